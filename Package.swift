@@ -1,0 +1,59 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift target is held to the same rules: Swift 6 mode, strict memory safety, no warnings.
+let houseRules: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+/// Tests reach into the host with Foundation and libc, so memory safety is not enforced there.
+let testRules: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: houseRules)
+}
+
+func suite(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: testRules)
+}
+
+let package = Package(
+    name: "swiftlet",
+    products: [
+        .executable(name: "swiftlet-vmm", targets: ["swiftlet-vmm"])
+    ],
+    targets: [
+        .systemLibrary(name: "CVMMLinux"),
+        module("VMMBase", []),
+        module("VMMHost", ["CVMMLinux", "VMMBase"]),
+        module("VMMBus", ["VMMBase"]),
+        module("VMMFirmware", ["VMMBase"]),
+        module("VMMStorage", ["VMMBase", "VMMHost"]),
+        module("VMMNetwork", ["VMMBase", "VMMHost"]),
+        module("VMMVirtIO", ["VMMBase", "VMMHost", "VMMBus"]),
+        module(
+            "VMMDevices",
+            ["VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMVirtIO"]),
+        module(
+            "VMMMachine",
+            [
+                "VMMBase", "VMMHost", "VMMBus", "VMMFirmware", "VMMStorage", "VMMNetwork",
+                "VMMVirtIO", "VMMDevices",
+            ]),
+        .executableTarget(
+            name: "swiftlet-vmm",
+            dependencies: ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
+            swiftSettings: houseRules),
+        module("VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO"]),
+        suite("VMMBaseTests", ["VMMBase"]),
+    ]
+)

@@ -1,0 +1,34 @@
+import Synchronization
+
+/// Lets at most `burst` lines through in each window of time, because a guest decides how often
+/// it provokes them. One limiter per source of lines; any thread.
+package final class LogLimiter: Sendable {
+    private struct Window {
+        var start: UInt64 = 0
+        var used = 0
+    }
+
+    private let clock: any HostClock
+    private let burst: Int
+    /// Length of a window in nanoseconds.
+    private let period: UInt64
+    private let window = Mutex(Window())
+
+    /// Ten lines in five seconds tell what goes on without filling a disk.
+    package init(clock: any HostClock, burst: Int = 10, periodNanoseconds: UInt64 = 5_000_000_000) {
+        self.clock = clock
+        self.burst = burst
+        self.period = periodNanoseconds
+    }
+
+    /// Logs a warning unless this window's lines are used up.
+    package func warn(_ message: @autoclosure () -> String) {
+        let now = clock.monotonicNanoseconds()
+        let allowed = window.withLock { window -> Bool in
+            if now &- window.start >= period { window = Window(start: now) }
+            window.used += 1
+            return window.used <= burst
+        }
+        if allowed { Log.warning(message()) }
+    }
+}
