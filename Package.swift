@@ -8,7 +8,6 @@ let houseRules: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("MemberImportVisibility"),
-    .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
 /// Tests reach into the host with Foundation and libc, so memory safety is not enforced there.

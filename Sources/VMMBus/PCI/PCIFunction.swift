@@ -1,0 +1,9 @@
+import VMMBase
+
+/// A function on a PCI bus as its host bridge sees it. vCPU threads call it; it locks for itself.
+package protocol PCIFunction: AnyObject, Sendable {
+    /// Reads 1, 2 or 4 bytes of configuration space.
+    func readConfiguration(at offset: Int, width: AccessWidth) -> UInt32
+    /// Writes configuration space; BARs that move are mapped anew before this returns.
+    func writeConfiguration(at offset: Int, width: AccessWidth, value: UInt32)
+}

@@ -1,0 +1,26 @@
+import CVMMLinux
+import Glibc
+
+/// A kernel counter that one side raises and the other waits for; also what KVM's irqfd and
+/// ioeventfd are made of. Any thread.
+package final class EventFD: Sendable {
+    package let descriptor: FileDescriptor
+
+    package init() throws(HostError) {
+        let raw = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+        guard raw >= 0 else { throw .last("create an eventfd") }
+        descriptor = FileDescriptor(owning: raw)
+    }
+
+    package func signal() {
+        // Fails only when the counter is full, and then the other side is woken anyway.
+        _ = eventfd_write(descriptor.rawValue, 1)
+    }
+
+    /// Resets the counter; true when it had been raised.
+    @discardableResult
+    package func clear() -> Bool {
+        var value: eventfd_t = 0
+        return unsafe eventfd_read(descriptor.rawValue, &value) == 0
+    }
+}

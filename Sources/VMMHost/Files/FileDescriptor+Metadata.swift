@@ -1,0 +1,67 @@
+import CVMMLinux
+import Glibc
+
+/// What kind of file a descriptor stands for and how large it is.
+extension FileDescriptor {
+    package enum Kind: Equatable, Sendable {
+        case regular, directory, blockDevice, characterDevice, other
+    }
+
+    package struct Metadata: Equatable, Sendable {
+        package let kind: Kind
+        /// Size in bytes; of a block device, its capacity.
+        package let byteCount: UInt64
+        /// Device and inode numbers: together they name one file on this host.
+        package let device: UInt64
+        package let inode: UInt64
+        /// The device number that a block or character device stands for.
+        package let rawDevice: UInt64
+    }
+
+    package func metadata() throws(HostError) -> Metadata {
+        var status = stat()
+        guard unsafe fstat(rawValue, &status) == 0 else { throw .last("examine") }
+        let kind: Kind
+        switch status.st_mode & S_IFMT {
+        case S_IFREG: kind = .regular
+        case S_IFDIR: kind = .directory
+        case S_IFBLK: kind = .blockDevice
+        case S_IFCHR: kind = .characterDevice
+        default: kind = .other
+        }
+        var size = UInt64(clamping: status.st_size)
+        if kind == .blockDevice, ioctl(VMM_BLKGETSIZE64, with: &size) != 0 {
+            throw .last("read the size of a block device")
+        }
+        return Metadata(
+            kind: kind, byteCount: size, device: UInt64(status.st_dev),
+            inode: UInt64(status.st_ino), rawDevice: UInt64(status.st_rdev))
+    }
+
+    /// The logical sector size of a block device in bytes; 512 for anything else.
+    package var logicalSectorSize: UInt32 {
+        var size: Int32 = 0
+        return ioctl(VMM_BLKSSZGET, with: &size) == 0 ? UInt32(clamping: size) : 512
+    }
+
+    /// The physical sector size of a block device in bytes; 512 for anything else.
+    package var physicalSectorSize: UInt32 {
+        var size: UInt32 = 0
+        return ioctl(VMM_BLKPBSZGET, with: &size) == 0 ? size : 512
+    }
+
+    /// Takes an open-file-description lock on the whole file, so that two monitors never write
+    /// one image. False when somebody else holds a conflicting lock.
+    package func lock(exclusive: Bool) throws(HostError) -> Bool {
+        var request = flock()
+        request.l_type = Int16(exclusive ? F_WRLCK : F_RDLCK)
+        request.l_whence = Int16(SEEK_SET)
+        let result = unsafe vmm_fcntl_lock(rawValue, openFileLockCommand, &request)
+        if result == 0 { return true }
+        if errno == EAGAIN || errno == EACCES { return false }
+        throw .last("lock")
+    }
+}
+
+/// F_OFD_SETLK (fcntl(2)); hidden from Swift behind a feature macro.
+private let openFileLockCommand: Int32 = 37

@@ -1,0 +1,45 @@
+import CVMMLinux
+import Glibc
+
+/// A system call that failed, with what it was applied to.
+package struct HostError: Error, Sendable {
+    /// What was tried, as a user would say it: "open", "create a KVM virtual machine".
+    package let operation: String
+    /// What it was tried on: a path or an interface name; empty where the operation says it.
+    package let subject: String
+    /// The `errno` of the call.
+    package let code: Int32
+
+    package init(_ operation: String, _ subject: String = "", code: Int32) {
+        self.operation = operation
+        self.subject = subject
+        self.code = code
+    }
+
+    /// Captures the calling thread's `errno`; call it right after the failed call.
+    package static func last(_ operation: String, _ subject: String = "") -> HostError {
+        HostError(operation, subject, code: errno)
+    }
+
+    /// The kernel's own words for the code.
+    package var reason: String {
+        // SAFETY: strerror returns a valid NUL-terminated string for every code; it is copied at once.
+        unsafe String(cString: strerror(code))
+    }
+}
+
+extension HostError: CustomStringConvertible {
+    package var description: String {
+        let target = subject.isEmpty ? "" : " '\(subject)'"
+        return "cannot \(operation)\(target): \(reason)"
+    }
+}
+
+/// Calls `body` until it does anything but fail with EINTR.
+@discardableResult
+func retryingInterrupts<Value: SignedInteger>(_ body: () -> Value) -> Value {
+    while true {
+        let result = body()
+        if result != -1 || errno != EINTR { return result }
+    }
+}

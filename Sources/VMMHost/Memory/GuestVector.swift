@@ -1,0 +1,188 @@
+import CVMMLinux
+import Glibc
+import VMMBase
+
+/// A list of guest memory slices with room fixed at creation: what one request reads or writes.
+/// It can be given to I/O calls, and small headers can be copied in and out. One thread at a time.
+@safe package final class GuestVector {
+    private let storage: UnsafeMutablePointer<iovec>
+    private let capacity: Int
+    private var first = 0
+    private var end = 0
+    /// The sum of the slices' lengths in bytes.
+    package private(set) var byteCount: UInt64 = 0
+    private let arena: GuestVectorArena
+
+    init(storage: UnsafeMutablePointer<iovec>, capacity: Int, arena: GuestVectorArena) {
+        unsafe self.storage = storage
+        self.capacity = capacity
+        self.arena = arena
+    }
+
+    /// How many slices there are.
+    package var count: Int { end - first }
+    package var isEmpty: Bool { byteCount == 0 }
+
+    var base: UnsafeMutablePointer<iovec> { unsafe storage + first }
+
+    package func removeAll() {
+        first = 0
+        end = 0
+        byteCount = 0
+    }
+
+    /// Adds a slice. False when it is not RAM of one region or there is no room.
+    package func append(_ address: GuestAddress, count: UInt32, in memory: GuestMemory) -> Bool {
+        guard end < capacity,
+            let pointer = unsafe memory.pointer(at: address, count: UInt64(count))
+        else { return false }
+        if count == 0 { return true }
+        // SAFETY: end < capacity, the room that the arena gave this vector.
+        unsafe storage[end] = iovec(iov_base: pointer, iov_len: Int(count))
+        end += 1
+        byteCount += UInt64(count)
+        return true
+    }
+
+    /// Drops the first `count` bytes (at most all).
+    package func removeFirst(_ count: Int) {
+        var rest = min(UInt64(count), byteCount)
+        byteCount -= rest
+        while rest > 0 {
+            // SAFETY: rest > 0 means that a slice is left, so first < end.
+            let length = unsafe UInt64(storage[first].iov_len)
+            if length <= rest {
+                first += 1
+                rest -= length
+            } else {
+                unsafe storage[first].iov_base += Int(rest)
+                unsafe storage[first].iov_len -= Int(rest)
+                rest = 0
+            }
+        }
+    }
+
+    /// Drops all but the first `count` bytes.
+    package func truncate(to count: UInt64) {
+        while byteCount > count {
+            // SAFETY: bytes are left, so end > first.
+            let length = unsafe UInt64(storage[end - 1].iov_len)
+            let excess = byteCount - count
+            if length <= excess {
+                end -= 1
+                byteCount -= length
+            } else {
+                unsafe storage[end - 1].iov_len -= Int(excess)
+                byteCount -= excess
+            }
+        }
+    }
+}
+
+// Bytes.
+extension GuestVector {
+    /// Copies the vector's first bytes out, at most `limit`, appending them to `bytes`.
+    package func copyOut(into bytes: inout [UInt8], limit: Int = .max) {
+        var rest = limit
+        for index in first..<end where rest > 0 {
+            // SAFETY: each slice is RAM kept mapped by the queue that filled the vector.
+            let slice = unsafe storage[index]
+            let length = unsafe min(slice.iov_len, rest)
+            unsafe bytes.append(
+                contentsOf: UnsafeRawBufferPointer(start: slice.iov_base, count: length))
+            rest -= length
+        }
+    }
+
+    /// Fills the vector from its start with `bytes`; returns how many fitted.
+    @discardableResult
+    package func copyIn(_ bytes: [UInt8]) -> Int {
+        var done = 0
+        for index in first..<end where done < bytes.count {
+            // SAFETY: as above; length is bounded by both sides.
+            let slice = unsafe storage[index]
+            let length = unsafe min(slice.iov_len, bytes.count - done)
+            unsafe bytes.withUnsafeBytes { source in
+                unsafe UnsafeMutableRawBufferPointer(start: slice.iov_base, count: length)
+                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: source[done..<done + length]))
+            }
+            done += length
+        }
+        return done
+    }
+
+    /// One little-endian integer `offset` bytes into the vector, wherever slices are cut; nil
+    /// where the vector is too short. Fetched once.
+    package func load<Value: FixedWidthInteger & UnsignedInteger>(
+        _: Value.Type, at offset: Int
+    ) -> Value? {
+        var value: Value = 0
+        for index in 0..<(Value.bitWidth / 8) {
+            guard let byte = byte(at: offset + index) else { return nil }
+            value |= Value(byte) &<< Value(8 * index)
+        }
+        return value
+    }
+
+    /// Sets the byte at `offset`; false where the vector is too short.
+    @discardableResult
+    package func store(_ value: UInt8, at offset: UInt64) -> Bool {
+        guard let pointer = unsafe pointer(at: offset) else { return false }
+        unsafe vmm_store_8(pointer, value)
+        return true
+    }
+
+    private func byte(at offset: Int) -> UInt8? {
+        guard let pointer = unsafe pointer(at: UInt64(offset)) else { return nil }
+        return unsafe vmm_load_8(pointer)
+    }
+
+    private func pointer(at offset: UInt64) -> UnsafeMutableRawPointer? {
+        var rest = offset
+        for index in first..<end {
+            let slice = unsafe storage[index]
+            let length = unsafe UInt64(slice.iov_len)
+            // SAFETY: rest is inside this slice.
+            if rest < length { return unsafe slice.iov_base + Int(rest) }
+            rest -= length
+        }
+        return nil
+    }
+
+    /// Fills the whole vector with random bytes from the kernel; returns how many came.
+    package func fillFromSystemRandom() -> UInt64 {
+        var done: UInt64 = 0
+        for index in first..<end {
+            // SAFETY: the slice is mapped RAM of iov_len bytes.
+            let slice = unsafe storage[index]
+            let moved = unsafe getrandom(slice.iov_base, slice.iov_len, 0)
+            guard moved > 0 else { break }
+            done += UInt64(moved)
+        }
+        return done
+    }
+}
+
+/// Room for the vectors of one queue: one mapping, of which only what is used becomes resident.
+package final class GuestVectorArena {
+    private let mapping: Mapping
+    private let capacity: Int
+    private var next = 0
+
+    /// Room for `vectors` vectors of up to `capacity` slices each.
+    package init(vectors: Int, capacity: Int) throws(HostError) {
+        self.capacity = capacity
+        self.mapping = unsafe try Mapping(
+            anonymous: vectors * capacity * MemoryLayout<iovec>.stride)
+    }
+
+    /// The next unused vector. At most as many as asked for at creation.
+    package func makeVector() -> GuestVector {
+        let offset = unsafe next * capacity * MemoryLayout<iovec>.stride
+        precondition(offset < mapping.count, "no more vectors than the arena was made for")
+        next += 1
+        // SAFETY: the range lies inside the mapping, is zeroed and belongs to this vector alone.
+        let room = unsafe (mapping.base + offset).bindMemory(to: iovec.self, capacity: capacity)
+        return unsafe GuestVector(storage: room, capacity: capacity, arena: self)
+    }
+}
