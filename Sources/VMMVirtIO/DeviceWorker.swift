@@ -1,0 +1,103 @@
+import VMMBase
+import VMMHost
+
+/// Runs one device on one loop: doorbells and host events in, faults caught. Belongs to the
+/// loop's thread.
+package final class DeviceWorker {
+    /// All that an activation needs, made by the transport.
+    package struct Activation: Sendable {
+        package var layouts: [VirtQueue.Layout?]
+        package var interrupts: [any QueueInterrupt]
+        package var features: UInt64
+
+        package init(
+            layouts: [VirtQueue.Layout?], interrupts: [any QueueInterrupt], features: UInt64
+        ) {
+            self.layouts = layouts
+            self.interrupts = interrupts
+            self.features = features
+        }
+    }
+
+    package let device: any VirtIODevice
+    private let loop: EventLoop
+    private let memory: GuestMemory
+    private let doorbells: [EventFD]
+    private let limiter: LogLimiter
+    private var isActive = false
+    /// Called when the guest broke the device: the transport sets NEEDS_RESET.
+    package var faulted: (() -> Void)?
+
+    package init(
+        _ device: any VirtIODevice, loop: EventLoop, memory: GuestMemory, doorbells: [EventFD],
+        clock: any HostClock
+    ) {
+        self.device = device
+        self.loop = loop
+        self.memory = memory
+        self.doorbells = doorbells
+        self.limiter = LogLimiter(clock: clock)
+    }
+
+    /// Gives the device its queues and begins to serve it.
+    package func activate(_ activation: Activation) {
+        precondition(!isActive, "a device is activated once between resets")
+        do {
+            var queues: [VirtQueue?] = []
+            for (index, layout) in activation.layouts.enumerated() {
+                guard let layout else {
+                    queues.append(nil)
+                    continue
+                }
+                queues.append(
+                    try VirtQueue(
+                        layout, memory: memory, features: activation.features,
+                        interrupt: activation.interrupts[index]))
+            }
+            try device.activate(queues, features: activation.features)
+            isActive = true
+            try listen()
+        } catch {
+            fail(error)
+        }
+    }
+
+    /// Stops serving; the device has no queues and nothing in flight afterwards.
+    package func deactivate() {
+        guard isActive else { return }
+        isActive = false
+        for doorbell in doorbells { loop.remove(doorbell.descriptor) }
+        for source in device.wakeSources { loop.remove(source) }
+        device.quiesce()
+        for doorbell in doorbells { doorbell.clear() }
+    }
+
+    private func listen() throws(HostError) {
+        for (index, doorbell) in doorbells.enumerated() {
+            try loop.add(doorbell.descriptor, [.readable]) { [unowned self] in
+                doorbell.clear()
+                guarded { () throws(GuestFault) in try device.service(queue: index) }
+            }
+        }
+        for (index, source) in device.wakeSources.enumerated() {
+            try loop.add(source, [.readable, .writable, .edgeTriggered]) { [unowned self] in
+                guarded { () throws(GuestFault) in try device.wake(source: index) }
+            }
+        }
+    }
+
+    private func guarded(_ body: () throws(GuestFault) -> Void) {
+        guard isActive else { return }
+        do throws(GuestFault) {
+            try body()
+        } catch {
+            fail(error)
+        }
+    }
+
+    private func fail(_ error: any Error) {
+        limiter.warn("device \(device.id) stopped: \(error)")
+        deactivate()
+        faulted?()
+    }
+}

@@ -1,0 +1,30 @@
+import VMMBase
+import VMMHost
+
+/// One request of the driver: what the device may read, and what it may write. Reused from
+/// request to request, so that none is allocated on the way.
+package final class DescriptorChain {
+    /// Names the request when it is given back.
+    package private(set) var head: UInt16 = 0
+    /// Device-readable memory, in order.
+    package let readable: GuestVector
+    /// Device-writable memory, in order; in a chain it follows all that is readable.
+    package let writable: GuestVector
+
+    fileprivate init(arena: GuestVectorArena) {
+        readable = arena.makeVector()
+        writable = arena.makeVector()
+    }
+
+    func begin(_ head: UInt16) {
+        self.head = head
+        readable.removeAll()
+        writable.removeAll()
+    }
+
+    /// `count` chains for a queue whose chains have at most `size` descriptors.
+    static func make(_ count: Int, size: UInt16) throws(HostError) -> [DescriptorChain] {
+        let arena = try GuestVectorArena(vectors: 2 * count, capacity: Int(size))
+        return (0..<count).map { _ in DescriptorChain(arena: arena) }
+    }
+}

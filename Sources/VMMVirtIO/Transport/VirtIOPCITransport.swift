@@ -1,0 +1,269 @@
+import Synchronization
+import VMMBase
+import VMMBus
+import VMMHost
+
+/// A virtio device on the PCI bus (VirtIO 1.3, 4.1): modern only, MSI-X only. vCPU threads program
+/// it under one lock; the device itself lives on its loop, and is only ever posted to.
+package final class VirtIOPCITransport: Sendable {
+    /// Where the transport stands with its device.
+    enum Phase: Equatable {
+        /// The device has no queues.
+        case idle
+        case active
+        /// The driver wrote status 0; the loop has yet to take the queues away.
+        case resetting
+    }
+
+    struct Queue {
+        var layout = VirtQueue.Layout()
+        var isEnabled = false
+        var vector = MSIX.noVector
+    }
+
+    struct State {
+        var status: UInt8 = 0
+        var deviceFeatureSelect: UInt32 = 0
+        var driverFeatureSelect: UInt32 = 0
+        var driverFeatures: UInt64 = 0
+        var queueSelect: UInt16 = 0
+        var queues: [Queue]
+        var configurationVector = MSIX.noVector
+        var interruptStatus: UInt8 = 0
+        var configuration: [UInt8]
+        var generation: UInt8 = 0
+        var hasUnreadChange = false
+        var phase = Phase.idle
+        var pci: PCIConfiguration
+        /// Where the BAR answers on the memory bus at present.
+        var mapped: GuestRange?
+        /// Where doorbells are bound to, so that exactly those are unbound.
+        var boundDoorbells: [(queue: Int, address: GuestAddress)] = []
+
+        /// Reset state, but for what belongs to PCI.
+        mutating func resetDevice(queueSizes: [UInt16]) {
+            status = 0
+            deviceFeatureSelect = 0
+            driverFeatureSelect = 0
+            driverFeatures = 0
+            queueSelect = 0
+            queues = Self.queues(queueSizes)
+            configurationVector = MSIX.noVector
+            interruptStatus = 0
+            phase = .idle
+        }
+
+        static func queues(_ sizes: [UInt16]) -> [Queue] {
+            sizes.map { size in
+                var queue = Queue()
+                queue.layout.size = size
+                return queue
+            }
+        }
+    }
+
+    /// What a transport is plugged into.
+    package struct Plug: Sendable {
+        package let memoryBus: Bus
+        package let interrupts: any MessageInterruptSource
+        package let doorbells: any DoorbellBinder
+        package let loop: EventLoop
+        package let memory: GuestMemory
+        package let clock: any HostClock
+
+        package init(
+            memoryBus: Bus, interrupts: any MessageInterruptSource,
+            doorbells: any DoorbellBinder, loop: EventLoop, memory: GuestMemory,
+            clock: any HostClock
+        ) {
+            self.memoryBus = memoryBus
+            self.interrupts = interrupts
+            self.doorbells = doorbells
+            self.loop = loop
+            self.memory = memory
+            self.clock = clock
+        }
+    }
+
+    package let id: String
+    let offeredFeatures: UInt64
+    let queueSizes: [UInt16]
+    let writableConfiguration: Range<Int>
+    let msix: MSIX
+    let doorbells: [EventFD]
+    let plug: Plug
+    let state: Mutex<State>
+    private let worker: LoopBound<DeviceWorker>
+    /// Where the PCI-access and MSI-X capabilities start in configuration space.
+    let accessCapability: Int
+    let msixCapability: Int
+
+    /// Plugs `device` in; it answers at `barAddress` until the guest moves it. The device is
+    /// given away to the plug's loop.
+    package init(
+        _ device: sending any VirtIODevice, plug: Plug, barAddress: GuestAddress
+    ) throws {
+        id = device.id
+        offeredFeatures = device.offeredFeatures | Feature.ring
+        queueSizes = device.queueSizes
+        writableConfiguration = device.writableConfiguration
+        msix = MSIX(vectorCount: device.queueSizes.count + 1, source: plug.interrupts)
+        doorbells = try device.queueSizes.map { _ throws(HostError) in try EventFD() }
+        self.plug = plug
+        var pci = Self.makeConfiguration(
+            device.deviceType, vectors: device.queueSizes.count + 1, barAddress: barAddress)
+        accessCapability = pci.access
+        msixCapability = pci.msix
+        pci.configuration.enableMemoryDecoding()
+        state = Mutex(
+            State(
+                queues: State.queues(device.queueSizes), configuration: device.configuration,
+                pci: pci.configuration))
+        worker = LoopBound(
+            DeviceWorker(
+                device, loop: plug.loop, memory: plug.memory, doorbells: doorbells,
+                clock: plug.clock))
+        worker.withValue { worker in
+            worker.faulted = { [weak self] in self?.setNeedsReset() }
+            worker.device.configurationChanged = { [weak self, weak device = worker.device] in
+                guard let device else { return }
+                self?.updateConfiguration(device.configuration)
+            }
+        }
+        try remap()
+    }
+
+    // MARK: life of the device (vCPU threads decide, the loop acts)
+
+    /// The driver set DRIVER_OK. Called without the lock.
+    func activate(_ activation: DeviceWorker.Activation) {
+        bindDoorbells()
+        plug.loop.post { [worker] in
+            worker.withValue { $0.activate(activation) }
+        }
+    }
+
+    /// The driver wrote status 0 while the device was active. Called without the lock.
+    func reset() {
+        plug.loop.post { [self] in
+            worker.withValue { $0.deactivate() }
+            finishReset()
+        }
+    }
+
+    private func finishReset() {
+        unbindDoorbells()
+        let sizes = queueSizes
+        state.withLock { $0.resetDevice(queueSizes: sizes) }
+    }
+
+    /// Takes the device back from the guest; on the loop's thread, or after it has ended.
+    package func unplug() {
+        worker.withValue { $0.deactivate() }
+        finishReset()
+        let mapped = state.withLock { state in
+            defer { state.mapped = nil }
+            return state.mapped
+        }
+        if let mapped { plug.memoryBus.detach(at: mapped.start.rawValue) }
+    }
+
+    private func setNeedsReset() {
+        let vector = state.withLock { state -> UInt16 in
+            state.status |= VirtIOPCI.Status.needsReset
+            state.interruptStatus |= 2
+            return state.configurationVector
+        }
+        msix.signal(vector)
+    }
+
+    private func updateConfiguration(_ bytes: [UInt8]) {
+        let vector = state.withLock { state -> UInt16? in
+            state.configuration = bytes
+            state.hasUnreadChange = true
+            state.interruptStatus |= 2
+            return state.status & VirtIOPCI.Status.driverOK != 0 ? state.configurationVector : nil
+        }
+        if let vector { msix.signal(vector) }
+    }
+
+    /// Tells the device what the driver wrote into its configuration. Called without the lock.
+    func configurationWritten(_ bytes: [UInt8]) {
+        plug.loop.post { [worker] in
+            worker.withValue { $0.device.configurationWritten(bytes) }
+        }
+    }
+
+    // MARK: addresses
+
+    /// Makes the memory bus answer where the BAR is now.
+    func remap() throws {
+        let (old, new) = state.withLock { state in
+            let wanted = state.pci.barRange(VirtIOPCI.barIndex)
+            // While decoding is off the old range stays and reads as all ones: guests switch it
+            // off and on again without moving anything, and each move costs the kernel a lot.
+            guard let wanted, wanted != state.mapped else { return (GuestRange?.none, GuestRange?.none) }
+            defer { state.mapped = wanted }
+            return (state.mapped, wanted)
+        }
+        guard let new else { return }
+        let isActive = state.withLock { $0.phase == .active }
+        unbindDoorbells()
+        if let old { plug.memoryBus.detach(at: old.start.rawValue) }
+        do {
+            try plug.memoryBus.attach(self, at: new.start.rawValue, count: new.count)
+        } catch {
+            // The guest put the BAR over something else: it answers nowhere until moved again.
+            state.withLock { $0.mapped = nil }
+            throw error
+        }
+        if isActive { bindDoorbells() }
+    }
+
+    private func bindDoorbells() {
+        let targets = state.withLock { state -> [(queue: Int, address: GuestAddress)] in
+            guard let base = state.mapped?.start else { return [] }
+            return state.queues.indices.compactMap { index in
+                let offset = VirtIOPCI.notifyOffset + UInt64(index) * VirtIOPCI.notifyMultiplier
+                guard state.queues[index].isEnabled, let address = base.advanced(by: offset) else {
+                    return nil
+                }
+                return (index, address)
+            }
+        }
+        var bound: [(queue: Int, address: GuestAddress)] = []
+        for target in targets {
+            do {
+                try plug.doorbells.bind(doorbells[target.queue], toWritesAt: target.address)
+                bound.append(target)
+            } catch {
+                // Slower, not wrong: the write then exits to us and signals the same eventfd.
+                Log.warning("\(id): doorbell of queue \(target.queue) not bound: \(error)")
+            }
+        }
+        state.withLock { $0.boundDoorbells += bound }
+    }
+
+    private func unbindDoorbells() {
+        let bound = state.withLock { state in
+            defer { state.boundDoorbells = [] }
+            return state.boundDoorbells
+        }
+        for target in bound {
+            plug.doorbells.unbind(doorbells[target.queue], fromWritesAt: target.address)
+        }
+    }
+}
+
+/// One queue's interrupt: an MSI-X vector.
+final class VectorInterrupt: QueueInterrupt {
+    private let msix: MSIX
+    private let vector: UInt16
+
+    init(msix: MSIX, vector: UInt16) {
+        self.msix = msix
+        self.vector = vector
+    }
+
+    func signal() { msix.signal(vector) }
+}
