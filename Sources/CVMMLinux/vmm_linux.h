@@ -7,11 +7,10 @@
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <linux/if.h>
+#include <net/if.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/sockios.h>
-#include <net/if_arp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <pty.h>

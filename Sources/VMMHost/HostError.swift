@@ -21,6 +21,9 @@ package struct HostError: Error, Sendable {
         HostError(operation, subject, code: errno)
     }
 
+    /// The caller lacks a right.
+    package var isPermission: Bool { code == EPERM || code == EACCES }
+
     /// The kernel's own words for the code.
     package var reason: String {
         // SAFETY: strerror returns a valid NUL-terminated string for every code; it is copied at once.

@@ -52,7 +52,7 @@ package final class DeviceWorker {
                 queues.append(
                     try VirtQueue(
                         layout, memory: memory, features: activation.features,
-                        interrupt: activation.interrupts[index]))
+                        interrupt: activation.interrupts[index], doorbell: doorbells[index]))
             }
             try device.activate(queues, features: activation.features)
             isActive = true

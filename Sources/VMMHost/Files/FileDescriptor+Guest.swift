@@ -53,25 +53,40 @@ extension FileDescriptor {
 
     /// Discards or zeroes a byte range of a file or block device.
     package func apply(
-        _ operation: RangeOperation, offset: UInt64, count: UInt64, isBlockDevice: Bool
+        _ operation: RangeOperation, offset: UInt64, count: UInt64
     ) throws(HostError) {
-        if isBlockDevice {
-            var range: (UInt64, UInt64) = (offset, count)
-            let request: vmm_ioctl
-            if case .discard = operation { request = VMM_BLKDISCARD } else { request = VMM_BLKZEROOUT }
-            guard ioctl(request, with: &range) == 0 else { throw .last("discard or zero a range") }
-            return
-        }
-        let mode: Int32
-        switch operation {
-        case .discard, .writeZeros(mayUnmap: true): mode = FALLOC_FL_PUNCH_HOLE
-        case .writeZeros(mayUnmap: false): mode = FALLOC_FL_ZERO_RANGE
-        }
         let result = retryingInterrupts {
             vmm_fallocate(
-                rawValue, mode | FALLOC_FL_KEEP_SIZE, Int64(clamping: offset),
-                Int64(clamping: count))
+                rawValue, operation.fallocateMode, Int64(clamping: offset), Int64(clamping: count))
         }
         guard result == 0 else { throw .last("discard or zero a range") }
+    }
+
+    /// Writes `count` zero bytes at `offset`, for files that cannot do it by a range operation.
+    package func writeZeros(offset: UInt64, count: UInt64) throws(HostError) {
+        let zeros = [UInt8](repeating: 0, count: Int(min(count, 65536)))
+        var done: UInt64 = 0
+        while done < count {
+            let step = Int(min(count - done, UInt64(zeros.count)))
+            // SAFETY: step is at most the array's size.
+            let moved = unsafe zeros.withUnsafeBytes { buffer in
+                retryingInterrupts {
+                    unsafe pwrite(
+                        rawValue, buffer.baseAddress, step, off_t(clamping: offset + done))
+                }
+            }
+            guard moved > 0 else { throw .last("write zeros") }
+            done += UInt64(moved)
+        }
+    }
+}
+
+extension FileDescriptor.RangeOperation {
+    /// The mode of fallocate(2); on block devices the kernel turns it into discard or zeroing.
+    var fallocateMode: Int32 {
+        switch self {
+        case .discard, .writeZeros(mayUnmap: true): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        case .writeZeros(mayUnmap: false): FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+        }
     }
 }

@@ -13,7 +13,8 @@ package final class FileDescriptor: Sendable {
         self.closesOnRelease = true
     }
 
-    private init(borrowing rawValue: Int32) {
+    /// Stands for a descriptor that somebody else closes, later than the last use of this.
+    init(borrowing rawValue: Int32) {
         self.rawValue = rawValue
         self.closesOnRelease = false
     }

@@ -44,6 +44,18 @@ import VMMBase
         return true
     }
 
+    /// Adds all slices of `other`; false, with nothing added, when there is no room.
+    package func append(_ other: GuestVector) -> Bool {
+        guard other.count <= capacity - end else { return false }
+        for index in other.first..<other.end {
+            // SAFETY: there is room, and the slices were checked when `other` got them.
+            unsafe storage[end] = other.storage[index]
+            end += 1
+        }
+        byteCount += other.byteCount
+        return true
+    }
+
     /// Drops the first `count` bytes (at most all).
     package func removeFirst(_ count: Int) {
         var rest = min(UInt64(count), byteCount)
@@ -132,6 +144,13 @@ extension GuestVector {
         return true
     }
 
+    /// Takes the last byte off the vector, to be stored later: a request's status.
+    package func removeLastByte() -> GuestByte? {
+        guard byteCount > 0, let pointer = unsafe pointer(at: byteCount - 1) else { return nil }
+        truncate(to: byteCount - 1)
+        return unsafe GuestByte(pointer)
+    }
+
     private func byte(at offset: Int) -> UInt8? {
         guard let pointer = unsafe pointer(at: UInt64(offset)) else { return nil }
         return unsafe vmm_load_8(pointer)
@@ -160,6 +179,20 @@ extension GuestVector {
             done += UInt64(moved)
         }
         return done
+    }
+}
+
+/// One checked byte of guest memory. Valid as long as the vector's queue lives.
+@safe package struct GuestByte {
+    private let pointer: UnsafeMutableRawPointer
+
+    fileprivate init(_ pointer: UnsafeMutableRawPointer) {
+        unsafe self.pointer = pointer
+    }
+
+    package func store(_ value: UInt8) {
+        // SAFETY: the vector that this came from checked the byte, and its memory is mapped.
+        unsafe vmm_store_8(pointer, value)
     }
 }
 

@@ -37,6 +37,7 @@ package final class VirtQueue {
     private let usesEventIndex: Bool
     private let allowsIndirect: Bool
     private let interrupt: any QueueInterrupt
+    private let doorbell: EventFD
 
     private var nextAvailable: UInt16 = 0
     private var nextUsed: UInt16 = 0
@@ -46,7 +47,8 @@ package final class VirtQueue {
     /// Fails when the size or an address breaks the rules (size a power of two up to 32768; the
     /// areas in RAM, aligned to 16, 2 and 4 bytes).
     package init(
-        _ layout: Layout, memory: GuestMemory, features: UInt64, interrupt: any QueueInterrupt
+        _ layout: Layout, memory: GuestMemory, features: UInt64, interrupt: any QueueInterrupt,
+        doorbell: EventFD
     ) throws(GuestFault) {
         let size = Int(layout.size)
         guard size.nonzeroBitCount == 1, size <= 32768 else {
@@ -72,6 +74,7 @@ package final class VirtQueue {
         self.usesEventIndex = features & Feature.eventIndex != 0
         self.allowsIndirect = features & Feature.indirectDescriptors != 0
         self.interrupt = interrupt
+        self.doorbell = doorbell
     }
 
     /// Chains to pop requests into: as many as the device keeps in flight at once.
@@ -193,6 +196,12 @@ package final class VirtQueue {
     }
 
     // MARK: doorbells
+
+    /// Has the device serviced again after others had their turn: for a device that stops at its
+    /// bound of work while requests are left, for which the driver will not ring.
+    package func serviceAgain() {
+        doorbell.signal()
+    }
 
     /// Asks the driver not to ring while requests are taken anyway.
     package func suppressDoorbell() {

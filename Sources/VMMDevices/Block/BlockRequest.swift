@@ -1,0 +1,99 @@
+import VMMBase
+import VMMHost
+import VMMStorage
+import VMMVirtIO
+
+/// Request types (VirtIO 1.3, 5.2.6).
+enum BlockRequestType {
+    static let read: UInt32 = 0
+    static let write: UInt32 = 1
+    static let flush: UInt32 = 4
+    static let getID: UInt32 = 8
+    static let discard: UInt32 = 11
+    static let writeZeros: UInt32 = 13
+}
+
+/// The last byte of every request.
+enum BlockStatus: UInt8 {
+    case ok = 0
+    case ioError = 1
+    case unsupported = 2
+}
+
+/// What a request asks for, checked against the disk: everything of the guest's that is a number
+/// has been looked at once, here.
+enum BlockRequest: Equatable {
+    /// Byte offset; the data is what is left of the chain.
+    case read(offset: UInt64)
+    case write(offset: UInt64)
+    case flush
+    case getID
+    case discard(offset: UInt64, count: UInt64)
+    case writeZeros(offset: UInt64, count: UInt64, mayUnmap: Bool)
+    /// Answered at once with this status.
+    case refuse(BlockStatus)
+
+    /// Header: type, reserved, sector (VirtIO 1.3, 5.2.6).
+    static let headerByteCount = 16
+    /// Discard and write-zeros: sector, sector count, flags.
+    private static let segmentByteCount: UInt64 = 16
+    private static let unmapFlag: UInt32 = 1
+
+    /// Takes the header off `chain`, whose status byte is already taken, and decides. Nil when
+    /// there is not even room for a header: the driver is broken.
+    init?(_ chain: DescriptorChain, disk: BlockLimits) {
+        guard let type = chain.readable.load(UInt32.self, at: 0),
+            let sector = chain.readable.load(UInt64.self, at: 8)
+        else { return nil }
+        chain.readable.removeFirst(Self.headerByteCount)
+        switch type {
+        case BlockRequestType.read:
+            self = Self.transfer(sector, chain.writable.byteCount, disk).map { .read(offset: $0) }
+                ?? .refuse(.ioError)
+        case BlockRequestType.write where disk.isReadOnly: self = .refuse(.ioError)
+        case BlockRequestType.write:
+            self = Self.transfer(sector, chain.readable.byteCount, disk).map { .write(offset: $0) }
+                ?? .refuse(.ioError)
+        case BlockRequestType.flush: self = .flush
+        case BlockRequestType.getID: self = .getID
+        case BlockRequestType.discard, BlockRequestType.writeZeros:
+            self = Self.range(chain.readable, isDiscard: type == BlockRequestType.discard, disk)
+        default: self = .refuse(.unsupported)
+        }
+    }
+
+    /// The byte offset of a transfer of whole sectors inside the disk.
+    private static func transfer(_ sector: UInt64, _ count: UInt64, _ disk: BlockLimits) -> UInt64? {
+        guard count > 0, count % RawDisk.sectorSize == 0, sector <= disk.sectorCount,
+            count / RawDisk.sectorSize <= disk.sectorCount - sector
+        else { return nil }
+        return sector * RawDisk.sectorSize
+    }
+
+    private static func range(
+        _ segment: GuestVector, isDiscard: Bool, _ disk: BlockLimits
+    ) -> BlockRequest {
+        guard !disk.isReadOnly, segment.byteCount == segmentByteCount,
+            let sector = segment.load(UInt64.self, at: 0),
+            let sectors = segment.load(UInt32.self, at: 8),
+            let flags = segment.load(UInt32.self, at: 12)
+        else { return .refuse(.ioError) }
+        guard flags & ~(isDiscard ? 0 : unmapFlag) == 0 else { return .refuse(.unsupported) }
+        let bytes = UInt64(sectors) * RawDisk.sectorSize
+        guard isDiscard || sectors <= BlockLimits.maximumZeroSectors,
+            let offset = transfer(sector, bytes, disk)
+        else { return .refuse(.ioError) }
+        return isDiscard
+            ? .discard(offset: offset, count: bytes)
+            : .writeZeros(offset: offset, count: bytes, mayUnmap: flags & unmapFlag != 0)
+    }
+}
+
+/// What bounds the requests of one disk.
+struct BlockLimits {
+    /// 16 MiB a request: what is written by hand where the file cannot zero a range.
+    static let maximumZeroSectors: UInt32 = 32768
+
+    let sectorCount: UInt64
+    let isReadOnly: Bool
+}

@@ -1,0 +1,12 @@
+/// Every kind of device there is. A new device adds its folder, its line here and its test.
+package enum DeviceCatalog {
+    /// In the order of their PCI slots: consoles, disks, networks, entropy (as CH has it).
+    package static let all: [any DeviceSpec.Type] = [
+        SerialSpec.self,
+        DebugConsoleSpec.self,
+        ConsoleSpec.self,
+        BlockSpec.self,
+        NetworkSpec.self,
+        EntropySpec.self,
+    ]
+}

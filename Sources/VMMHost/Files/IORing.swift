@@ -1,0 +1,94 @@
+import CVMMLinux
+import Glibc
+
+/// An io_uring of one thread: requests are queued without a system call and handed over in one.
+@safe package final class IORing {
+    private let ring: UnsafeMutablePointer<io_uring>
+    /// Readable whenever completions wait.
+    package let descriptor: FileDescriptor
+
+    /// A finished request: the token it was queued with, and the call's result or -errno.
+    package struct Completion: Sendable {
+        package let token: UInt64
+        package let result: Int32
+
+        package init(token: UInt64, result: Int32) {
+            self.token = token
+            self.result = result
+        }
+    }
+
+    /// Room for `depth` requests between two `submit`.
+    package init(depth: UInt32) throws(HostError) {
+        let memory = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
+        unsafe memory.initialize(to: io_uring())
+        let code = unsafe io_uring_queue_init(depth, memory, 0)
+        guard code == 0 else {
+            unsafe memory.deallocate()
+            throw HostError("create an io_uring", code: -code)
+        }
+        unsafe ring = memory
+        unsafe descriptor = FileDescriptor(borrowing: memory.pointee.ring_fd)
+    }
+
+    deinit {
+        // SAFETY: the ring was initialised; the owner has drained it, so that no request still
+        // writes to guest memory.
+        unsafe io_uring_queue_exit(ring)
+        unsafe ring.deallocate()
+    }
+
+    /// What to do with a file.
+    package enum Operation {
+        case read(GuestVector, offset: UInt64)
+        case write(GuestVector, offset: UInt64)
+        case flush
+        case range(FileDescriptor.RangeOperation, offset: UInt64, count: UInt64)
+    }
+
+    /// Queues one request; false when the queue is full: submit first. The vector stays untouched
+    /// by others until the completion comes.
+    package func enqueue(_ operation: Operation, on file: FileDescriptor, token: UInt64) -> Bool {
+        guard let entry = unsafe io_uring_get_sqe(ring) else { return false }
+        let fd = file.rawValue
+        // SAFETY: each vector's slices are checked guest memory, which the caller keeps mapped
+        // until the completion.
+        switch operation {
+        case .read(let vector, let offset):
+            unsafe io_uring_prep_readv(entry, fd, vector.base, UInt32(vector.count), offset)
+        case .write(let vector, let offset):
+            unsafe io_uring_prep_writev(entry, fd, vector.base, UInt32(vector.count), offset)
+        case .flush:
+            unsafe io_uring_prep_fsync(entry, fd, UInt32(IORING_FSYNC_DATASYNC))
+        case .range(let operation, let offset, let count):
+            unsafe io_uring_prep_fallocate(
+                entry, fd, operation.fallocateMode, off_t(clamping: offset), off_t(clamping: count))
+        }
+        unsafe entry.pointee.user_data = token
+        return true
+    }
+
+    /// Hands all queued requests to the kernel in one call.
+    package func submit() {
+        // A busy kernel (EAGAIN, EBUSY) keeps them queued; the next submit takes them along.
+        unsafe _ = io_uring_submit(ring)
+    }
+
+    /// The next finished request, or nil.
+    package func nextCompletion() -> Completion? {
+        var entry: UnsafeMutablePointer<io_uring_cqe>?
+        guard unsafe io_uring_peek_cqe(ring, &entry) == 0, let found = unsafe entry else {
+            return nil
+        }
+        let completion = unsafe Completion(
+            token: found.pointee.user_data, result: found.pointee.res)
+        unsafe io_uring_cqe_seen(ring, found)
+        return completion
+    }
+
+    /// Waits until a completion is there.
+    package func wait() {
+        var entry: UnsafeMutablePointer<io_uring_cqe>?
+        unsafe _ = io_uring_wait_cqe(ring, &entry)
+    }
+}

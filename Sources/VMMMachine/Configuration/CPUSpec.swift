@@ -1,0 +1,50 @@
+import VMMBase
+
+/// `--cpus`.
+package struct CPUSpec: Decodable, Sendable {
+    package static let option = "--cpus"
+    package static let fields = [
+        OptionField("boot", "<n>", "vCPUs that the guest starts with", default: "1"),
+        OptionField("max", "<n>", "vCPUs that it may ever have", default: "boot"),
+        OptionField(
+            "max_phys_bits", "<n>", "width of guest-physical addresses at most", default: "46"),
+        OptionField("nested", "on|off", "the guest may run virtual machines", default: "on"),
+    ]
+
+    package var boot: UInt32? = nil
+    package var maximum: UInt32? = nil
+    package var maximumPhysicalBits: UInt8? = nil
+    package var allowsNesting: Bool? = nil
+
+    package init() {}
+
+    private enum CodingKeys: String, CodingKey {
+        case boot
+        case maximum = "max"
+        case maximumPhysicalBits = "max_phys_bits"
+        case allowsNesting = "nested"
+    }
+
+    /// `hostMaximum`: the most vCPUs that KVM gives one machine here.
+    package func problems(hostMaximum: Int) -> [ConfigurationProblem] {
+        let boot = boot ?? 1
+        let maximum = maximum ?? boot
+        var problems: [ConfigurationProblem] = []
+        func add(_ key: String, _ value: some BinaryInteger, _ reason: String) {
+            problems.append(
+                ConfigurationProblem(
+                    option: "\(Self.option) \(key)", value: "\(value)", reason: reason))
+        }
+        if boot == 0 { add("boot", boot, "at least 1") }
+        if Int(boot) > hostMaximum { add("boot", boot, "at most \(hostMaximum) on this host") }
+        if maximum < boot {
+            add("max", maximum, "at least boot, which is \(boot)")
+        } else if self.maximum != nil, Int(maximum) > hostMaximum {
+            add("max", maximum, "at most \(hostMaximum) on this host")
+        }
+        if let bits = maximumPhysicalBits, !(36...52).contains(bits) {
+            add("max_phys_bits", bits, "expected 36 to 52")
+        }
+        return problems
+    }
+}
