@@ -1,17 +1,20 @@
-/// A firmware table that has outgrown the memory set aside for it, which only very many vCPUs or
-/// very long user-given strings can cause.
-package struct FirmwareTableError: Error, Hashable, Sendable {
-    /// The table's name, such as `ACPI tables`.
-    package let table: String
-    /// Its size in bytes.
-    package let bytes: Int
-    /// The size that there is room for, in bytes.
-    package let limit: Int
+/// A firmware table that does not hold what it should, which only very many vCPUs or very long
+/// user-given strings can cause.
+package enum FirmwareTableError: Error, Hashable, Sendable {
+    /// `table` has outgrown the guest memory set aside for it.
+    case tooLarge(table: String, bytes: Int, limit: Int)
+    /// SMBIOS numbers OEM strings in one byte.
+    case tooManyOEMStrings(count: Int, limit: Int)
 }
 
 extension FirmwareTableError: CustomStringConvertible {
     /// The sentence for the user.
     package var description: String {
-        "the \(table) take \(bytes) bytes, the guest has room for \(limit)"
+        switch self {
+        case .tooLarge(let table, let bytes, let limit):
+            "the \(table) take \(bytes) bytes, the guest has room for \(limit)"
+        case .tooManyOEMStrings(let count, let limit):
+            "\(count) OEM strings are too many; the most is \(limit)"
+        }
     }
 }
