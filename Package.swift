@@ -54,5 +54,6 @@ let package = Package(
             swiftSettings: houseRules),
         module("VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO"]),
         suite("VMMBaseTests", ["VMMBase"]),
+        suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
     ]
 )

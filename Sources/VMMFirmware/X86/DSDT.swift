@@ -1,0 +1,124 @@
+import VMMBase
+
+/// The machine's devices as the guest's ACPI interpreter sees them: each part of the platform
+/// contributes a list of terms.
+struct DSDT {
+    let configuration: ACPIConfiguration
+
+    /// Revision 2 and later have 64-bit integers.
+    private static let revision: UInt8 = 6
+
+    var table: ACPITable {
+        let body = configuration.pciSegments.map { Self.hostBridge($0) } + motherboard + serial
+            + sleep + powerButton
+        return ACPITable(signature: "DSDT", revision: Self.revision, body: AML.sequence(body))
+    }
+
+    /// PCI Firmware 3.3, 4.6.5: function 5 returning zero keeps the resources that the monitor has
+    /// assigned; function 0 says that functions 0 and 5 exist.
+    private static let keepBootConfiguration = AML.method(
+        "_DSM", arguments: 4, serialized: false,
+        [
+            .if(
+                .equal(.argument(0), .uuid("e5c937d0-3553-4d7a-9117-ea4d19c3434d")),
+                [
+                    .if(.equal(.argument(2), .integer(0)), [.return(.buffer([0x21]))]),
+                    .if(.equal(.argument(2), .integer(5)), [.return(.integer(0))]),
+                ]),
+            .return(.buffer([0])),
+        ])
+
+    private static func hostBridge(_ segment: PCISegment) -> AML {
+        let digits = String(segment.number, radix: 16, uppercase: true)
+        let name = "PC" + (digits.count < 2 ? "0" : "") + digits
+        return .device(
+            "\\_SB_." + name,
+            [
+                .name("_HID", .eisaID("PNP0A08")),
+                .name("_CID", .eisaID("PNP0A03")),
+                .name("_SEG", .integer(UInt64(segment.number))),
+                .name("_UID", .integer(UInt64(segment.number))),
+                .name("_BBN", .integer(0)),
+                .name("_CCA", .integer(1)),
+                .name("_CRS", .resources(windows(of: segment))),
+                keepBootConfiguration,
+            ])
+    }
+
+    /// Segment 0 has the I/O ports but for those of configuration mechanism 1, which are the
+    /// bridge's own.
+    private static func windows(of segment: PCISegment) -> [AMLResource] {
+        let ports: [AMLResource] = [
+            .ports(0xcf8, count: 8), .portWindow(0...0xcf7), .portWindow(0xd00...0xffff),
+        ]
+        return [.busNumbers(0...0)] + (segment.number == 0 ? ports : [])
+            + [.memoryWindow(segment.mmio32), .memoryWindow(segment.mmio64)]
+    }
+
+    /// Reserves the configuration space, without which Linux does not use it.
+    private var motherboard: [AML] {
+        [
+            .device(
+                "\\_SB_.MBRD",
+                [
+                    .name("_HID", .eisaID("PNP0C02")),
+                    .name("_UID", .integer(0)),
+                    .name("_CRS", .resources(configuration.pciSegments.map { .fixedMemory($0.ecam) })),
+                ])
+        ]
+    }
+
+    private var serial: [AML] {
+        guard configuration.hasSerial else { return [] }
+        return [
+            .device(
+                "\\_SB_.COM1",
+                [
+                    .name("_HID", .eisaID("PNP0501")),
+                    .name("_UID", .integer(0)),
+                    .name("_DDN", .string("COM1")),
+                    .name(
+                        "_CRS",
+                        .resources([.ports(0x3f8, count: 8), .interrupt(4, isLevel: false)])),
+                ])
+        ]
+    }
+
+    /// Power off is sleep type 5 in the sleep control register.
+    private var sleep: [AML] {
+        [.name("\\_S5_", .package([.integer(5), .integer(5), .integer(0), .integer(0)]))]
+    }
+
+    private var powerButton: [AML] {
+        guard let eventDevice = configuration.eventDevice else { return [] }
+        let button = "\\_SB_.PWRB"
+        return [
+            .device(button, [.name("_HID", .eisaID("PNP0C0C")), .name("_UID", .integer(0))]),
+            Self.eventDevice(
+                eventDevice,
+                events: [
+                    .if(
+                        .and(.local(0), .integer(UInt64(GenericEventDevice.powerButtonEvent))),
+                        [.notify(button, 0x80)])
+                ]),
+        ]
+    }
+
+    /// ACPI 6.5, 5.6.9: `_EVT` runs when the interrupt arrives; reading the register takes all
+    /// pending events at once and lowers the interrupt line. `events` look at Local0.
+    private static func eventDevice(_ device: GenericEventDevice, events: [AML]) -> AML {
+        .device(
+            "\\_SB_.GED_",
+            [
+                .name("_HID", .string("ACPI0013")),
+                .name("_UID", .integer(0)),
+                .name("_CRS", .resources([.interrupt(device.gsi, isLevel: true)])),
+                .operationRegion(
+                    "GDST", .systemMemory, offset: device.register.rawValue, length: 1),
+                .field("GDST", .byte, [(name: "GDAT", bits: 8)]),
+                .method(
+                    "_EVT", arguments: 1, serialized: true,
+                    [.store(.path("GDAT"), to: .local(0))] + events),
+            ])
+    }
+}
