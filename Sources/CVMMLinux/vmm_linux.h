@@ -114,6 +114,10 @@ static inline int vmm_set_thread_name(const char *name) {
     return prctl(PR_SET_NAME, (unsigned long)name, 0, 0, 0);
 }
 
+static inline int vmm_get_thread_name(char *name) {
+    return prctl(PR_GET_NAME, (unsigned long)name, 0, 0, 0);
+}
+
 static inline int64_t vmm_thread_id(void) { return syscall(SYS_gettid); }
 
 static inline int vmm_thread_kill(int64_t thread, int signal) {

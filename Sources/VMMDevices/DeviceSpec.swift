@@ -22,6 +22,8 @@ package protocol DeviceSpec: Decodable, Sendable {
     var id: String? { get }
     /// The device number on the PCI bus that the user asked for.
     var pciDevice: UInt8? { get }
+    /// The device talks to the terminal that the monitor was started on; only one can.
+    var usesTerminal: Bool { get }
     /// Mistakes that show without touching the host.
     func problems() -> [ConfigurationProblem]
     /// Opens what the host side needs and makes the device. Errors are sentences for the user.
@@ -33,6 +35,7 @@ extension DeviceSpec {
     package static var standard: Self? { nil }
     package var id: String? { nil }
     package var pciDevice: UInt8? { nil }
+    package var usesTerminal: Bool { false }
 
     package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> Self {
         try OptionDecoder.decode(Self.self, from: text, fields: fields)

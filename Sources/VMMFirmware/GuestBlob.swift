@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// Bytes that the monitor puts into guest memory before the first instruction.
 package struct GuestBlob: Hashable, Sendable {

@@ -35,6 +35,13 @@ package struct OptionText: Sendable {
         self.pairs = pairs
     }
 
+    /// Refuses what is left after all that was understood has been taken.
+    package func requireNothingMore() throws(ConfigurationProblem) {
+        guard let pair = pairs.first else { return }
+        throw ConfigurationProblem(
+            option: option, value: pair.key, reason: "unknown key; nothing more goes here")
+    }
+
     /// Splits at top level only; `limit` pieces at most.
     private static func split(
         _ text: String, at separator: Character, option: String, limit: Int = .max

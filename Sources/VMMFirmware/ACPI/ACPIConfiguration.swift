@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// A vCPU that exists or may be plugged in, for the ACPI tables.
 package struct ACPIProcessor: Hashable, Sendable {

@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// One descriptor of a resource template (ACPI 6.5, 6.4).
 package struct AMLResource: Hashable, Sendable {

@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// A run of guest memory whose first bytes come from the kernel file and whose rest is zero.
 package struct LoadSegment: Hashable, Sendable {

@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// Why a kernel that was understood cannot be started on this machine.
 package enum BootError: Error, Hashable, Sendable {

@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// A part of a file that goes into guest memory as it is, without passing through the monitor.
 package struct FileLoad: Hashable, Sendable {

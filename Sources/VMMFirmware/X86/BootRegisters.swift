@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// The first vCPU's registers at the guest's first instruction: 32-bit protected mode, flat
 /// segments, no paging, interrupts off. What is not named here is zero.

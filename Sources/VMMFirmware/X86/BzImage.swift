@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// What a bzImage's setup header says (Linux `Documentation/arch/x86/boot.rst`, boot protocol
 /// 2.06 or later). The kernel is started at its 32-bit entry, so the real-mode part is not loaded.

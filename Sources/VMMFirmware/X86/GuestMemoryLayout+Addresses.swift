@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// The fixed places of the x86-64 layout (`reference/cloud-hypervisor.md` 4.1), guest-physical.
 extension GuestMemoryLayout {

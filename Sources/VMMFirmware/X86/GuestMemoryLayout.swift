@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// Where an x86-64 guest's RAM, holes and boot structures lie (the map of
 /// `reference/cloud-hypervisor.md` 4.1). RAM fills [0, 3 GiB) and goes on at 4 GiB.

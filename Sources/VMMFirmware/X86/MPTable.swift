@@ -1,4 +1,4 @@
-package import VMMBase
+import VMMBase
 
 /// The table of processors and interrupts for a guest that runs with `acpi=off`
 /// (Intel MultiProcessor Specification 1.4, chapter 4).

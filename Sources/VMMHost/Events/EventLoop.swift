@@ -113,6 +113,16 @@ package final class LoopBound<Value>: @unchecked Sendable {
         self.value = value
     }
 
+    /// For a value that was made on the way to its loop: the caller does not keep it.
+    package init(adopting value: Value) {
+        self.value = value
+    }
+
+    /// Something else of the same loop, made from the value.
+    package func map<Other>(_ body: (Value) throws -> Other) rethrows -> LoopBound<Other> {
+        LoopBound<Other>(adopting: try body(value))
+    }
+
     package func withValue<Result>(_ body: (inout Value) throws -> Result) rethrows -> Result {
         try body(&value)
     }

@@ -38,5 +38,11 @@ package final class ProcessSignals {
         unsafe sigaction(kickSignal, &action, nil)
     }
 
+    /// The signals that a monitor waits for.
+    package static let interrupt = SIGINT
+    package static let terminate = SIGTERM
+    package static let hangUp = SIGHUP
+    package static let windowChange = SIGWINCH
+
     static var kickSignal: Int32 { vmm_sigrtmin() }
 }

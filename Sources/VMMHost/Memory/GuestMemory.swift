@@ -30,13 +30,13 @@ import VMMBase
     /// KVM with huge pages; 4 KiB mappings cost six times the exits of a boot (TESTBED, lesson 2).
     package static let hugePageSize = 2 << 20
 
-    /// Anonymous memory for each range, aligned and advised for huge pages.
-    package init(ranges: [GuestRange]) throws(HostError) {
+    /// Anonymous memory for each range, aligned for huge pages and by default advised for them.
+    package init(ranges: [GuestRange], usesHugePages: Bool = true) throws(HostError) {
         var mappings: [Mapping] = []
         for range in ranges {
             let mapping = try Mapping(
                 anonymous: Int(clamping: range.count), alignment: Self.hugePageSize)
-            mapping.adviseHugePages()
+            if usesHugePages { mapping.adviseHugePages() }
             mapping.excludeFromCoreDump()
             mappings.append(mapping)
         }

@@ -51,7 +51,7 @@
     extension CPUIDEntry {
         init(_ entry: KVMCPUIDEntry) {
             self.init(
-                leaf: entry.leaf, subleaf: entry.subleaf, indexed: entry.isIndexed,
+                leaf: entry.leaf, subleaf: entry.isIndexed ? entry.subleaf : nil,
                 Answer(eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx))
         }
 
@@ -59,6 +59,37 @@
         static func host(_ leaf: UInt32, _ subleaf: UInt32) -> Answer {
             let entry = KVMCPUIDEntry.host(leaf: leaf, subleaf: subleaf)
             return Answer(eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx)
+        }
+    }
+
+    extension KVMVirtualMachine {
+        /// What x86 wants of a machine before its first vCPU.
+        func prepareX86(layoutOf outline: MachineOutline) throws(HostError) {
+            try reserve(
+                tss: GuestMemoryLayout.tss.start.rawValue,
+                identityMap: GuestMemoryLayout.identityMap.start.rawValue)
+            try createSplitInterruptController(pins: UInt64(InterruptRouter.pinCount))
+            if outline.needsExtendedAPICIDs { try enableExtendedAPICIDs() }
+        }
+    }
+
+    extension KVMVirtualCPU {
+        /// CPUID, MSRs and local APIC of any vCPU; `registers` of the one that boots.
+        func prepareX86(
+            cpuid: [CPUIDEntry], registers: BootRegisters?, needsX2APIC: Bool
+        ) throws(HostError) {
+            try setCPUID(cpuid.map { KVMCPUIDEntry($0) })
+            try setMSRs(BootMSRs.entries.map { ($0.index, $0.value) })
+            if needsX2APIC { try enableX2APIC() }
+            try wireLocalInterrupts()
+            if let registers { try load(KVMBootState(registers)) }
+        }
+    }
+
+    extension MachineOutline {
+        /// Some local APIC has an id above 254, which 8 bits do not hold.
+        var needsExtendedAPICIDs: Bool {
+            topology.apicID(vcpu: UInt32(maximumVCPUs - 1)) > 254
         }
     }
 

@@ -85,6 +85,28 @@ package final class VirtIOPCITransport: Sendable {
         }
     }
 
+    /// What does not change in the life of a device, read once before its loop runs.
+    private struct Traits: Sendable {
+        let id: String
+        let type: VirtIODeviceType
+        let features: UInt64
+        let queueSizes: [UInt16]
+        let configuration: [UInt8]
+        let writableConfiguration: Range<Int>
+
+        init(_ device: any VirtIODevice) {
+            id = device.id
+            type = device.deviceType
+            features = device.offeredFeatures
+            queueSizes = device.queueSizes
+            configuration = device.configuration
+            writableConfiguration = device.writableConfiguration
+        }
+    }
+
+    /// The size of the function's BAR, and its alignment.
+    package static let barByteCount = VirtIOPCI.barSize
+
     package let id: String
     let offeredFeatures: UInt64
     let queueSizes: [UInt16]
@@ -98,31 +120,33 @@ package final class VirtIOPCITransport: Sendable {
     let accessCapability: Int
     let msixCapability: Int
 
-    /// Plugs `device` in; it answers at `barAddress` until the guest moves it. The device is
-    /// given away to the plug's loop.
+    /// Plugs `device` in; it answers at `barAddress` until the guest moves it.
     package init(
-        _ device: sending any VirtIODevice, plug: Plug, barAddress: GuestAddress
+        _ device: LoopBound<any VirtIODevice>, plug: Plug, barAddress: GuestAddress
     ) throws {
-        id = device.id
-        offeredFeatures = device.offeredFeatures | Feature.ring
-        queueSizes = device.queueSizes
-        writableConfiguration = device.writableConfiguration
-        msix = MSIX(vectorCount: device.queueSizes.count + 1, source: plug.interrupts)
-        doorbells = try device.queueSizes.map { _ throws(HostError) in try EventFD() }
+        let traits = device.withValue { Traits($0) }
+        id = traits.id
+        offeredFeatures = traits.features | Feature.ring
+        queueSizes = traits.queueSizes
+        writableConfiguration = traits.writableConfiguration
+        msix = MSIX(vectorCount: traits.queueSizes.count + 1, source: plug.interrupts)
+        let doorbells = try traits.queueSizes.map { _ throws(HostError) in try EventFD() }
+        self.doorbells = doorbells
         self.plug = plug
         var pci = Self.makeConfiguration(
-            device.deviceType, vectors: device.queueSizes.count + 1, barAddress: barAddress)
+            traits.type, vectors: traits.queueSizes.count + 1, barAddress: barAddress)
         accessCapability = pci.access
         msixCapability = pci.msix
         pci.configuration.enableMemoryDecoding()
         state = Mutex(
             State(
-                queues: State.queues(device.queueSizes), configuration: device.configuration,
+                queues: State.queues(traits.queueSizes), configuration: traits.configuration,
                 pci: pci.configuration))
-        worker = LoopBound(
+        worker = device.map { device in
             DeviceWorker(
                 device, loop: plug.loop, memory: plug.memory, doorbells: doorbells,
-                clock: plug.clock))
+                clock: plug.clock)
+        }
         worker.withValue { worker in
             worker.faulted = { [weak self] in self?.setNeedsReset() }
             worker.device.configurationChanged = { [weak self, weak device = worker.device] in

@@ -1,0 +1,44 @@
+import VMMBase
+import VMMHost
+import VMMVirtIO
+
+/// `--debug-console`: one output port for firmware and early code.
+package struct DebugConsoleSpec: DeviceSpec {
+    package static let word = "debug-console"
+    package static let summary = "The debug console's port"
+    private static let modes: [CharacterMode.Kind] = [.off, .null, .tty, .pty, .file]
+    package static let fields = [
+        CharacterMode.field(modes, default: .off),
+        OptionField("iobase", "0x<port>", "the port's number", default: "0xe9"),
+    ]
+    package static let standardPort: UInt16 = 0xe9
+
+    package let mode: CharacterMode
+    package let port: UInt16
+    package var usesTerminal: Bool { mode.kind == .tty }
+
+    package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> DebugConsoleSpec {
+        let (mode, rest) = try CharacterMode.take(from: text, allowed: modes)
+        guard let pair = rest.pairs.first else {
+            return DebugConsoleSpec(mode: mode, port: standardPort)
+        }
+        guard pair.key == "iobase" else {
+            try rest.requireNothingMore()
+            return DebugConsoleSpec(mode: mode, port: standardPort)
+        }
+        guard let value = pair.value, value.hasPrefix("0x"), let port = UInt16(value.dropFirst(2), radix: 16)
+        else {
+            throw ConfigurationProblem(
+                option: "\(text.option) iobase", value: pair.value ?? "",
+                reason: "expected a port number from 0x0 to 0xffff")
+        }
+        try OptionText(option: text.option, pairs: Array(rest.pairs.dropFirst()))
+            .requireNothingMore()
+        return DebugConsoleSpec(mode: mode, port: port)
+    }
+
+    package func build(_ context: DeviceContext) throws -> BuiltDevice {
+        guard let channel = try mode.open(context, option: Self.option) else { return .none }
+        return .debugConsole(channel, port: port)
+    }
+}

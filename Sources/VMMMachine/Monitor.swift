@@ -1,0 +1,101 @@
+import Synchronization
+import VMMBase
+import VMMDevices
+import VMMHost
+
+/// Runs a machine through its lives, on the thread that calls `run`: the control loop.
+package final class Monitor {
+    /// How a run ended.
+    package enum Outcome: Sendable {
+        case poweredOff
+        case interrupted
+        case failed(String)
+    }
+
+    private let outline: MachineOutline
+    private let system: KVMSystem
+    private let payload: Payload
+    private let devices: DeviceSet
+    private let signals: ProcessSignals
+    private let control: EventLoop
+    private let io: EventLoop
+    private let clock: any HostClock
+    private var ending: MachineEvent?
+    private var wasInterrupted = false
+
+    /// Opens all that the outline names.
+    package init(
+        _ outline: MachineOutline, system: KVMSystem, signals: ProcessSignals,
+        clock: any HostClock
+    ) throws {
+        self.outline = outline
+        self.system = system
+        self.signals = signals
+        self.clock = clock
+        control = try EventLoop()
+        io = try EventLoop()
+        payload = try Payload(outline)
+        devices = try DeviceSet(outline, loop: io, clock: clock)
+    }
+
+    /// Runs the guest until it is off for good.
+    package func run() -> Outcome {
+        defer { devices.finish() }
+        do {
+            try control.add(signals.descriptor, [.readable]) { [unowned self] in takeSignals() }
+            while true {
+                let event = try runOnce()
+                if wasInterrupted { return .interrupted }
+                switch event {
+                case .powerOff: return .poweredOff
+                case .reset: Log.info("the guest reboots")
+                case .failed(let reason): return .failed(reason)
+                }
+            }
+        } catch {
+            return .failed("\(error)")
+        }
+    }
+
+    /// One life of the machine: from the first instruction to the event that ends it.
+    private func runOnce() throws -> MachineEvent {
+        ending = nil
+        let builder = MachineBuilder(
+            outline: outline, system: system, payload: payload, devices: devices, loop: io,
+            clock: clock
+        ) { [weak self, control] event in
+            nonisolated(unsafe) let monitor = self
+            control.post { monitor?.end(event) }
+        }
+        let machine = try builder.build()
+        let thread = try HostThread(name: "io") { [io] in io.run() }
+        do {
+            try machine.start()
+        } catch {
+            end(.failed("\(error)"))
+        }
+        if ending == nil { control.run() }
+        machine.stopVCPUs()
+        io.stop()
+        thread.join()
+        machine.unplugDevices()
+        return ending ?? .powerOff
+    }
+
+    private func end(_ event: MachineEvent) {
+        // The first event decides: a failure after a power-off is of no interest.
+        if ending == nil { ending = event }
+        control.stop()
+    }
+
+    private func takeSignals() {
+        while let signal = signals.next() {
+            if signal == ProcessSignals.windowChange {
+                devices.terminalResized()
+            } else {
+                wasInterrupted = true
+                control.stop()
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+import VMMBase
+import VMMBus
+import VMMDevices
+import VMMFirmware
+import VMMHost
+
+/// The chips that every machine has, on their buses.
+final class Platform: Sendable {
+    let ports = Bus()
+    let memory = Bus()
+    let pci = PCIRoot()
+    let ioapic: IOAPIC
+    let eventDevice: VMMDevices.GenericEventDevice
+    let uart: UART16550?
+
+    /// What the platform is made for.
+    struct Parts {
+        let layout: GuestMemoryLayout
+        let router: InterruptRouter
+        let serial: (any ByteChannel)?
+        let debugConsole: (channel: any ByteChannel, port: UInt16)?
+        let clock: any HostClock
+        let notify: @Sendable (MachineEvent) -> Void
+    }
+
+    private static let serialPort: UInt64 = 0x3f8
+    private static let serialPin = 4
+    private static let eventPin = 13
+
+    init(_ parts: Parts) throws {
+        let notify = parts.notify
+        ioapic = IOAPIC(sink: parts.router)
+        eventDevice = VMMDevices.GenericEventDevice(line: ioapic.line(Self.eventPin))
+        uart = parts.serial.map {
+            UART16550(line: ioapic.line(Self.serialPin), channel: $0)
+        }
+        try memory.attach(
+            ioapic, at: GuestMemoryLayout.ioapic.start.rawValue,
+            count: GuestMemoryLayout.ioapic.count)
+        try memory.attach(
+            pci.ecam, at: GuestMemoryLayout.ecam.start.rawValue, count: PCIRoot.ecamByteCount)
+        try memory.attach(
+            eventDevice, at: parts.layout.registers(of: .genericEvent).rawValue, count: 1)
+        try attachPorts(parts, reset: { notify(.reset) }, powerOff: { notify(.powerOff) })
+    }
+
+    private func attachPorts(
+        _ parts: Parts, reset: @escaping @Sendable () -> Void,
+        powerOff: @escaping @Sendable () -> Void
+    ) throws {
+        if let uart { try ports.attach(uart, at: Self.serialPort, count: 8) }
+        try ports.attach(I8042(reset: reset), at: 0x61, count: 4)
+        let low = min(parts.layout.ramBytes, GuestMemoryLayout.mmio32Hole.start.rawValue)
+        try ports.attach(
+            CMOS(
+                clock: parts.clock, memoryBelow4GiB: low,
+                memoryAbove4GiB: parts.layout.ramBytes - low, reset: reset),
+            at: 0x70, count: 2)
+        try ports.attach(DebugPort(clock: parts.clock), at: 0x80, count: 1)
+        if let (channel, port) = parts.debugConsole {
+            try ports.attach(DebugConsole(channel: channel), at: UInt64(port), count: 1)
+        }
+        try ports.attach(
+            ACPIRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
+        try ports.attach(PMTimer(clock: parts.clock), at: 0x608, count: 4)
+        try ports.attach(pci.configurationPorts, at: 0xcf8, count: 8)
+    }
+}
