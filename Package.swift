@@ -55,5 +55,7 @@ let package = Package(
         module("VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO"]),
         suite("VMMBaseTests", ["VMMBase"]),
         suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
+        suite("VMMBusTests", ["VMMBus", "VMMBase"]),
+        suite("RepositoryTests", []),
     ]
 )

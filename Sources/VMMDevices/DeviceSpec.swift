@@ -4,7 +4,7 @@ import VMMVirtIO
 
 /// What one device's user writes, and how it becomes a device. The command line, the help and
 /// the checks all follow from the specs in `DeviceCatalog.all`.
-package protocol DeviceSpec: Decodable, Sendable {
+package protocol DeviceSpec: Sendable {
     /// The option's name without dashes, such as `disk`.
     static var word: String { get }
     /// One line for the help.
@@ -15,7 +15,7 @@ package protocol DeviceSpec: Decodable, Sendable {
     /// The device that there is when the user says nothing; nil for none.
     static var standard: Self? { get }
 
-    /// Decodes the option's value; the default goes by `fields`.
+    /// Decodes the option's value; a `Decodable` spec gets this from `fields`.
     static func parse(_ text: OptionText) throws(ConfigurationProblem) -> Self
 
     /// The user's name for the device, where it has one.
@@ -36,10 +36,6 @@ extension DeviceSpec {
     package var id: String? { nil }
     package var pciDevice: UInt8? { nil }
     package var usesTerminal: Bool { false }
-
-    package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> Self {
-        try OptionDecoder.decode(Self.self, from: text, fields: fields)
-    }
 
     package func problems() -> [ConfigurationProblem] { [] }
 
@@ -75,4 +71,10 @@ package enum BuiltDevice {
     case debugConsole(any ByteChannel, port: UInt16)
     /// Switched off.
     case none
+}
+
+extension DeviceSpec where Self: Decodable {
+    package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> Self {
+        try OptionDecoder.decode(Self.self, from: text, fields: fields)
+    }
 }

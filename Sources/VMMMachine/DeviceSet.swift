@@ -1,3 +1,4 @@
+import Synchronization
 import VMMBase
 import VMMDevices
 import VMMHost
@@ -6,6 +7,13 @@ import VMMVirtIO
 /// The machine's devices with their host sides opened. They outlive the guest's reboots: files,
 /// taps and terminals stay, and only what they are plugged into is made anew.
 package final class DeviceSet {
+    final class SerialPort: Sendable {
+        private let chip = Mutex<UART16550?>(nil)
+
+        func connect(_ uart: UART16550?) { chip.withLock { $0 = uart } }
+        func receive(_ bytes: [UInt8]) { chip.withLock { $0 }?.receive(bytes) }
+    }
+
     struct VirtIO: Sendable {
         let id: String
         let device: LoopBound<any VirtIODevice>
@@ -16,6 +24,8 @@ package final class DeviceSet {
     private(set) var virtIO: [VirtIO] = []
     private(set) var serial: (any ByteChannel)?
     private(set) var debugConsole: (channel: any ByteChannel, port: UInt16)?
+    /// The chip that takes the serial line's input: another one after each reboot.
+    let serialPort = SerialPort()
     private var channels: [any ByteChannel] = []
 
     /// Opens all; all mistakes at once, and nothing stays open then.
@@ -26,7 +36,7 @@ package final class DeviceSet {
         for device in outline.devices {
             let context = DeviceContext(id: device.id, loop: loop, clock: clock)
             do {
-                try add(device, device.spec.build(context))
+                try add(device, device.spec.build(context), loop)
             } catch let problem as ConfigurationProblem {
                 problems.append(problem)
             } catch {
@@ -41,14 +51,23 @@ package final class DeviceSet {
         }
     }
 
-    private func add(_ device: MachineOutline.Device, _ built: BuiltDevice) throws {
+    private func add(
+        _ device: MachineOutline.Device, _ built: BuiltDevice, _ loop: EventLoop
+    ) throws {
         switch built {
         case .virtIO(let made):
             virtIO.append(
                 VirtIO(id: device.id, device: LoopBound(adopting: made), place: device.spec.pciDevice))
-        case .serial(let channel): serial = channel
+        case .serial(let channel):
+            channels.append(channel)
+            serial = channel
+            try channel.start(on: loop) { [serialPort] bytes in
+                serialPort.receive(bytes)
+            }
         case .debugConsole(let channel, let port):
+            channels.append(channel)
             debugConsole = (channel, port)
+            try channel.start(on: loop, receive: nil)
         case .none: break
         }
     }

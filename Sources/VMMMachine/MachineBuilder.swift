@@ -27,6 +27,7 @@ struct MachineBuilder {
             Platform.Parts(
                 layout: outline.layout, router: router, serial: devices.serial,
                 debugConsole: devices.debugConsole, clock: clock, notify: notify))
+        devices.serialPort.connect(platform.uart)
         let transports = try plug(platform, memory, router, vm)
         let registers = try load(into: memory)
         let vcpus = try makeVCPUs(vm, platform, registers)

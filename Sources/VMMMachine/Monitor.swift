@@ -20,7 +20,6 @@ package final class Monitor {
     private let control: EventLoop
     private let io: EventLoop
     private let clock: any HostClock
-    private var ending: MachineEvent?
     private var wasInterrupted = false
 
     /// Opens all that the outline names.
@@ -59,33 +58,24 @@ package final class Monitor {
 
     /// One life of the machine: from the first instruction to the event that ends it.
     private func runOnce() throws -> MachineEvent {
-        ending = nil
+        let ending = Ending(control)
         let builder = MachineBuilder(
             outline: outline, system: system, payload: payload, devices: devices, loop: io,
-            clock: clock
-        ) { [weak self, control] event in
-            nonisolated(unsafe) let monitor = self
-            control.post { monitor?.end(event) }
-        }
+            clock: clock, notify: { ending.end($0) })
         let machine = try builder.build()
         let thread = try HostThread(name: "io") { [io] in io.run() }
         do {
             try machine.start()
         } catch {
-            end(.failed("\(error)"))
+            ending.end(.failed("\(error)"))
         }
-        if ending == nil { control.run() }
+        // A stop that an earlier life left behind ends a run early: what counts is the event.
+        while ending.event == nil, !wasInterrupted { control.run() }
         machine.stopVCPUs()
         io.stop()
         thread.join()
         machine.unplugDevices()
-        return ending ?? .powerOff
-    }
-
-    private func end(_ event: MachineEvent) {
-        // The first event decides: a failure after a power-off is of no interest.
-        if ending == nil { ending = event }
-        control.stop()
+        return ending.event ?? .powerOff
     }
 
     private func takeSignals() {
@@ -97,5 +87,25 @@ package final class Monitor {
                 control.stop()
             }
         }
+    }
+}
+
+/// How one life of the machine ended: the first event counts, for a failure after a power-off is
+/// of no interest. Any thread.
+private final class Ending: Sendable {
+    private let first = Mutex<MachineEvent?>(nil)
+    private let control: EventLoop
+
+    init(_ control: EventLoop) {
+        self.control = control
+    }
+
+    var event: MachineEvent? { first.withLock { $0 } }
+
+    func end(_ event: MachineEvent) {
+        first.withLock { first in
+            if first == nil { first = event }
+        }
+        control.stop()
     }
 }

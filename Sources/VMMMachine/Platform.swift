@@ -29,7 +29,8 @@ final class Platform: Sendable {
 
     init(_ parts: Parts) throws {
         let notify = parts.notify
-        ioapic = IOAPIC(sink: parts.router)
+        let ioapic = IOAPIC(sink: parts.router)
+        self.ioapic = ioapic
         eventDevice = VMMDevices.GenericEventDevice(line: ioapic.line(Self.eventPin))
         uart = parts.serial.map {
             UART16550(line: ioapic.line(Self.serialPin), channel: $0)
@@ -53,16 +54,16 @@ final class Platform: Sendable {
         let low = min(parts.layout.ramBytes, GuestMemoryLayout.mmio32Hole.start.rawValue)
         try ports.attach(
             CMOS(
-                clock: parts.clock, memoryBelow4GiB: low,
-                memoryAbove4GiB: parts.layout.ramBytes - low, reset: reset),
+                clock: parts.clock, memoryBelow4G: low,
+                memoryAbove4G: parts.layout.ramBytes - low, reset: reset),
             at: 0x70, count: 2)
         try ports.attach(DebugPort(clock: parts.clock), at: 0x80, count: 1)
         if let (channel, port) = parts.debugConsole {
             try ports.attach(DebugConsole(channel: channel), at: UInt64(port), count: 1)
         }
         try ports.attach(
-            ACPIRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
-        try ports.attach(PMTimer(clock: parts.clock), at: 0x608, count: 4)
+            ACPIPowerRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
+        try ports.attach(ACPITimer(clock: parts.clock), at: 0x608, count: 4)
         try ports.attach(pci.configurationPorts, at: 0xcf8, count: 8)
     }
 }

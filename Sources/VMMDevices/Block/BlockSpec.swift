@@ -4,7 +4,7 @@ import VMMStorage
 import VMMVirtIO
 
 /// `--disk`: a virtio-blk device on a raw image or a block device.
-package struct BlockSpec: DeviceSpec {
+package struct BlockSpec: DeviceSpec, Decodable {
     package static let word = "disk"
     package static let summary = "A disk, from a raw image file or a block device"
     package static let isRepeatable = true

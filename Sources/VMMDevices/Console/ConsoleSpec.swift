@@ -6,21 +6,21 @@ import VMMVirtIO
 package struct ConsoleSpec: DeviceSpec {
     package static let word = "console"
     package static let summary = "The virtio console, hvc0 in the guest"
-    private static let modes: [CharacterMode.Kind] = [.off, .null, .tty, .pty, .file]
+    private static let modes: [ConsoleEndpoint.Word] = [.off, .null, .tty, .pty, .file]
     package static let fields = [
-        CharacterMode.field(modes, default: .tty),
+        ConsoleEndpoint.field(modes, default: .tty),
         OptionField("id", "<name>", "the device's name", default: "__console"),
         OptionField("pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
     ]
-    package static let standard: ConsoleSpec? = ConsoleSpec(mode: CharacterMode(.tty))
+    package static let standard: ConsoleSpec? = ConsoleSpec(endpoint: .tty)
 
-    package let mode: CharacterMode
+    package let endpoint: ConsoleEndpoint
     package let id: String?
     package let pciDevice: UInt8?
-    package var usesTerminal: Bool { mode.kind == .tty }
+    package var usesTerminal: Bool { endpoint == .tty }
 
-    init(mode: CharacterMode, id: String? = nil, pciDevice: UInt8? = nil) {
-        self.mode = mode
+    init(endpoint: ConsoleEndpoint, id: String? = nil, pciDevice: UInt8? = nil) {
+        self.endpoint = endpoint
         self.id = id
         self.pciDevice = pciDevice
     }
@@ -32,13 +32,13 @@ package struct ConsoleSpec: DeviceSpec {
     }
 
     package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> ConsoleSpec {
-        let (mode, rest) = try CharacterMode.take(from: text, allowed: modes)
+        let (endpoint, rest) = try ConsoleEndpoint.take(from: text, allowed: modes)
         let placement = try OptionDecoder.decode(Placement.self, from: rest, fields: fields)
-        return ConsoleSpec(mode: mode, id: placement.id, pciDevice: placement.pci_device_id)
+        return ConsoleSpec(endpoint: endpoint, id: placement.id, pciDevice: placement.pci_device_id)
     }
 
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
-        guard let channel = try mode.open(context, option: Self.option) else { return .none }
-        return .virtIO(VirtIOConsole(id: context.id, channel: channel, clock: context.clock))
+        guard let channel = try endpoint.open(option: Self.option) else { return .none }
+        return .virtIO(try VirtIOConsole(id: context.id, channel: channel))
     }
 }

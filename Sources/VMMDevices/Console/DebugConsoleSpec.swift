@@ -6,25 +6,25 @@ import VMMVirtIO
 package struct DebugConsoleSpec: DeviceSpec {
     package static let word = "debug-console"
     package static let summary = "The debug console's port"
-    private static let modes: [CharacterMode.Kind] = [.off, .null, .tty, .pty, .file]
+    private static let modes: [ConsoleEndpoint.Word] = [.off, .null, .tty, .pty, .file]
     package static let fields = [
-        CharacterMode.field(modes, default: .off),
+        ConsoleEndpoint.field(modes, default: .off),
         OptionField("iobase", "0x<port>", "the port's number", default: "0xe9"),
     ]
     package static let standardPort: UInt16 = 0xe9
 
-    package let mode: CharacterMode
+    package let endpoint: ConsoleEndpoint
     package let port: UInt16
-    package var usesTerminal: Bool { mode.kind == .tty }
+    package var usesTerminal: Bool { endpoint == .tty }
 
     package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> DebugConsoleSpec {
-        let (mode, rest) = try CharacterMode.take(from: text, allowed: modes)
+        let (endpoint, rest) = try ConsoleEndpoint.take(from: text, allowed: modes)
         guard let pair = rest.pairs.first else {
-            return DebugConsoleSpec(mode: mode, port: standardPort)
+            return DebugConsoleSpec(endpoint: endpoint, port: standardPort)
         }
         guard pair.key == "iobase" else {
             try rest.requireNothingMore()
-            return DebugConsoleSpec(mode: mode, port: standardPort)
+            return DebugConsoleSpec(endpoint: endpoint, port: standardPort)
         }
         guard let value = pair.value, value.hasPrefix("0x"), let port = UInt16(value.dropFirst(2), radix: 16)
         else {
@@ -34,11 +34,11 @@ package struct DebugConsoleSpec: DeviceSpec {
         }
         try OptionText(option: text.option, pairs: Array(rest.pairs.dropFirst()))
             .requireNothingMore()
-        return DebugConsoleSpec(mode: mode, port: port)
+        return DebugConsoleSpec(endpoint: endpoint, port: port)
     }
 
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
-        guard let channel = try mode.open(context, option: Self.option) else { return .none }
+        guard let channel = try endpoint.open(option: Self.option) else { return .none }
         return .debugConsole(channel, port: port)
     }
 }

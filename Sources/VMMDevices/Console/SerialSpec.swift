@@ -6,21 +6,21 @@ import VMMVirtIO
 package struct SerialSpec: DeviceSpec {
     package static let word = "serial"
     package static let summary = "The serial port, ttyS0 in the guest"
-    private static let modes: [CharacterMode.Kind] = [.off, .null, .tty, .pty, .file, .socket]
-    package static let fields = [CharacterMode.field(modes, default: .null)]
-    package static let standard: SerialSpec? = SerialSpec(mode: CharacterMode(.null))
+    private static let modes: [ConsoleEndpoint.Word] = [.off, .null, .tty, .pty, .file, .socket]
+    package static let fields = [ConsoleEndpoint.field(modes, default: .null)]
+    package static let standard: SerialSpec? = SerialSpec(endpoint: .null)
 
-    package let mode: CharacterMode
-    package var usesTerminal: Bool { mode.kind == .tty }
+    package let endpoint: ConsoleEndpoint
+    package var usesTerminal: Bool { endpoint == .tty }
 
     package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> SerialSpec {
-        let (mode, rest) = try CharacterMode.take(from: text, allowed: modes)
+        let (endpoint, rest) = try ConsoleEndpoint.take(from: text, allowed: modes)
         try rest.requireNothingMore()
-        return SerialSpec(mode: mode)
+        return SerialSpec(endpoint: endpoint)
     }
 
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
-        guard let channel = try mode.open(context, option: Self.option) else { return .none }
+        guard let channel = try endpoint.open(option: Self.option) else { return .none }
         return .serial(channel)
     }
 }

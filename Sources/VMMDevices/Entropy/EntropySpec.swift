@@ -3,7 +3,7 @@ import VMMHost
 import VMMVirtIO
 
 /// `--rng`: a virtio-rng device.
-package struct EntropySpec: DeviceSpec {
+package struct EntropySpec: DeviceSpec, Decodable {
     package static let word = "rng"
     package static let summary = "The source of random numbers for the guest"
     package static let fields = [
@@ -26,7 +26,7 @@ package struct EntropySpec: DeviceSpec {
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
         let path = source ?? "/dev/urandom"
         do {
-            return .virtIO(try VirtIOEntropy(id: context.id, source: path))
+            return .virtIO(try VirtIOEntropy(id: context.id, path: path))
         } catch {
             throw problem("src", path, "\(error)")
         }

@@ -4,7 +4,7 @@ import VMMNetwork
 import VMMVirtIO
 
 /// `--net`: a virtio-net device on a tap interface of the host.
-package struct NetworkSpec: DeviceSpec {
+package struct NetworkSpec: DeviceSpec, Decodable {
     package static let word = "net"
     package static let summary = "A network interface, on a tap of the host"
     package static let isRepeatable = true
