@@ -21,7 +21,7 @@ struct MachineBuilder {
         let vm = try system.makeVirtualMachine()
         // Memory first: after the irqchip the same call is fifty times slower.
         try vm.attach(memory)
-        try vm.prepareX86(layoutOf: outline)
+        try vm.prepareX86()
         let router = InterruptRouter(vm: vm)
         let platform = try Platform(
             Platform.Parts(

@@ -48,8 +48,9 @@ package final class KVMVirtualMachine: Sendable {
             var entry = kvm_irq_routing_entry()
             entry.gsi = route.key
             entry.type = UInt32(KVM_IRQ_ROUTING_MSI)
-            unsafe entry.u.msi.address_lo = UInt32(truncatingIfNeeded: route.value.address)
-            unsafe entry.u.msi.address_hi = UInt32(truncatingIfNeeded: route.value.address >> 32)
+            let address = Self.extended(route.value.address)
+            unsafe entry.u.msi.address_lo = UInt32(truncatingIfNeeded: address)
+            unsafe entry.u.msi.address_hi = UInt32(truncatingIfNeeded: address >> 32)
             unsafe entry.u.msi.data = route.value.data
             // SAFETY: the buffer was made for header and routes.count entries.
             unsafe buffer.storeBytes(
@@ -108,10 +109,18 @@ package final class KVMVirtualMachine: Sendable {
     /// Delivers `message` now (KVM api 4.70). A guest that masked it is no error.
     package func signal(_ message: InterruptMessage) {
         var request = kvm_msi()
-        request.address_lo = UInt32(truncatingIfNeeded: message.address)
-        request.address_hi = UInt32(truncatingIfNeeded: message.address >> 32)
+        let address = Self.extended(message.address)
+        request.address_lo = UInt32(truncatingIfNeeded: address)
+        request.address_hi = UInt32(truncatingIfNeeded: address >> 32)
         request.data = message.data
         _ = descriptor.ioctl(VMM_KVM_SIGNAL_MSI, with: &request)
+    }
+
+    /// Guests that were told of KVM_FEATURE_MSI_EXT_DEST_ID put bits 8 to 14 of the APIC id into
+    /// bits 5 to 11 of the address; KVM takes them from bit 40 on (KVM api 4.70, 7.8).
+    static func extended(_ address: UInt64) -> UInt64 {
+        let high: UInt64 = 0xfe0
+        return address & ~high | (address & high) << 35
     }
 
     /// A vCPU whose APIC id is `id`.

@@ -135,10 +135,13 @@ package final class TapInterface {
     }
 
     private static func socketAddress(_ address: IPAddress) -> sockaddr {
-        var inet = sockaddr_in()
-        inet.sin_family = sa_family_t(AF_INET)
-        unsafe withUnsafeMutableBytes(of: &inet.sin_addr) { unsafe $0.copyBytes(from: address.bytes) }
-        // SAFETY: both structs have 16 bytes, and sockaddr is made to be read as any family's.
-        return unsafe unsafeBitCast(inet, to: sockaddr.self)
+        var generic = sockaddr()
+        generic.sa_family = sa_family_t(AF_INET)
+        // As in sockaddr_in: two bytes of port, then the address (ip(7)).
+        unsafe withUnsafeMutableBytes(of: &generic.sa_data) { data in
+            unsafe UnsafeMutableRawBufferPointer(rebasing: data[2..<6])
+                .copyBytes(from: address.bytes)
+        }
+        return generic
     }
 }

@@ -64,12 +64,13 @@
 
     extension KVMVirtualMachine {
         /// What x86 wants of a machine before its first vCPU.
-        func prepareX86(layoutOf outline: MachineOutline) throws(HostError) {
+        func prepareX86() throws(HostError) {
             try reserve(
                 tss: GuestMemoryLayout.tss.start.rawValue,
                 identityMap: GuestMemoryLayout.identityMap.start.rawValue)
             try createSplitInterruptController(pins: UInt64(InterruptRouter.pinCount))
-            if outline.needsExtendedAPICIDs { try enableExtendedAPICIDs() }
+            // Guests are told that they may address 15-bit APIC ids in messages (CPUID policy).
+            try enableExtendedAPICIDs()
         }
     }
 
