@@ -65,8 +65,7 @@ struct DSDT {
                 [
                     .name("_HID", .eisaID("PNP0C02")),
                     .name("_UID", .integer(0)),
-                    .name(
-                        "_CRS", .resources(spaces)),
+                    .name("_CRS", .resources(spaces)),
                 ])
         ]
     }
