@@ -1,7 +1,7 @@
 /// What a vCPU answers to CPUID: what KVM supports, with the machine's own topology, identity and
 /// limits (`reference/cloud-hypervisor.md` 4.4; fields from Intel SDM 2A CPUID and AMD APM 3
 /// appendix E). Pure: the host's own answers come in through a closure.
-package struct CPUIDPolicy {
+package struct CPUIDPolicy: Sendable {
     /// How vCPUs share cores, dies and packages.
     package let topology: CPUTopology
     /// The most physical address bits that the guest may see.
@@ -13,7 +13,7 @@ package struct CPUIDPolicy {
     /// The guest may use AMX; the OS layer must have asked the host for the permission.
     package var allowsAMX = false
     /// The host's answer for a leaf and subleaf, from the CPUID instruction.
-    private let host: (UInt32, UInt32) -> CPUIDEntry.Answer
+    private let host: @Sendable (UInt32, UInt32) -> CPUIDEntry.Answer
 
     /// The reference's limit for a machine that was given none: 64 TiB.
     package static let defaultPhysicalAddressBits: UInt32 = 46
@@ -21,7 +21,7 @@ package struct CPUIDPolicy {
     /// A policy for all vCPUs of a machine.
     package init(
         topology: CPUTopology, maximumPhysicalAddressBits: UInt32 = defaultPhysicalAddressBits,
-        tscKHz: UInt32?, host: @escaping (UInt32, UInt32) -> CPUIDEntry.Answer
+        tscKHz: UInt32?, host: @escaping @Sendable (UInt32, UInt32) -> CPUIDEntry.Answer
     ) {
         self.topology = topology
         self.maximumPhysicalAddressBits = maximumPhysicalAddressBits

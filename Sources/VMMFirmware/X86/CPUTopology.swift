@@ -8,7 +8,7 @@ package struct CPUTopology: Hashable, Sendable {
     package let diesPerPackage: UInt32
 
     /// The APIC id's low bits that tell a package's threads apart are at most these, so that every
-    /// count and id of a package fits its field (AMD's leaf 0x80000008 has four bits for the width).
+    /// count and id of a package fits its field; AMD's leaf 0x80000008 has 4 bits for the width.
     private static let maximumPackageShift: UInt32 = 15
 
     /// Nil when a count is zero, or when an APIC id would need more than 15 bits inside a package.

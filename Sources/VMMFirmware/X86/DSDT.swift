@@ -9,7 +9,8 @@ struct DSDT {
     private static let revision: UInt8 = 6
 
     var table: ACPITable {
-        let body = configuration.pciSegments.map { Self.hostBridge($0) } + motherboard + serial
+        let body =
+            configuration.pciSegments.map { Self.hostBridge($0) } + motherboard + serial
             + sleep + powerButton
         return ACPITable(signature: "DSDT", revision: Self.revision, body: AML.sequence(body))
     }
@@ -57,13 +58,14 @@ struct DSDT {
 
     /// Reserves the configuration space, without which Linux does not use it.
     private var motherboard: [AML] {
-        [
+        let spaces = configuration.pciSegments.map { AMLResource.fixedMemory($0.ecam) }
+        return [
             .device(
                 "\\_SB_.MBRD",
                 [
                     .name("_HID", .eisaID("PNP0C02")),
                     .name("_UID", .integer(0)),
-                    .name("_CRS", .resources(configuration.pciSegments.map { .fixedMemory($0.ecam) })),
+                    .name("_CRS", .resources(spaces)),
                 ])
         ]
     }

@@ -126,7 +126,7 @@ package struct ELFKernel: Hashable, Sendable {
             let notes = try source.fields(
                 of: "ELF note segment", at: header.fileOffset, count: header.fileBytes,
                 limit: maximumNoteBytes)
-            // Notes are padded to 4 bytes, except in segments that ask for 8 (gABI, "Note Section").
+            // Notes are padded to 4 bytes, or to 8 where the segment asks for it (gABI).
             let note = ELFNotes(notes, alignment: header.alignment == 8 ? 8 : 4)
                 .first(name: "Xen", type: 18)
             guard let note else { continue }

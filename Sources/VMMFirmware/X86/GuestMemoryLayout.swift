@@ -39,7 +39,7 @@ package struct GuestMemoryLayout: Hashable, Sendable {
         let platformStart =
             (UInt64(1) << physicalAddressBits) - Self.topGuardBytes - Self.platformBytes
         let holeStart = Self.mmio32Hole.start.rawValue
-        // One 4 GiB unit at least is left to the 64-bit window.
+        // Nearly 4 GiB at least is left to the 64-bit window.
         let ramTop = platformStart / Self.mmio64Alignment * Self.mmio64Alignment
         let maximum = holeStart + (ramTop - Self.fourGiB)
         guard ramBytes <= maximum else {

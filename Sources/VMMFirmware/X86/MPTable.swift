@@ -23,8 +23,9 @@ package enum MPTable {
     /// more, or when the table would pass 1 MiB.
     package static func build(apicIDs: [UInt32], at address: GuestAddress) -> GuestBlob? {
         let start = (address.rawValue &+ 15) & ~15
-        guard (GuestMemoryLayout.smbios.rawValue..<GuestMemoryLayout.kernelFloor.rawValue)
-            .contains(start), apicIDs.allSatisfy({ $0 < apicIDLimit })
+        guard
+            (GuestMemoryLayout.smbios.rawValue..<GuestMemoryLayout.kernelFloor.rawValue)
+                .contains(start), apicIDs.allSatisfy({ $0 < apicIDLimit })
         else { return nil }
         let tableAddress = UInt32(truncatingIfNeeded: start) + 16
         let bytes = floatingPointer(to: tableAddress) + configuration(apicIDs.map(UInt8.init))
@@ -45,7 +46,8 @@ package enum MPTable {
 
     private static func configuration(_ apicIDs: [UInt8]) -> [UInt8] {
         let ioAPIC = (apicIDs.max() ?? 0) + 1
-        let entries = apicIDs.enumerated().map { processor($1, isFirst: $0 == 0) }
+        let entries =
+            apicIDs.enumerated().map { processor($1, isFirst: $0 == 0) }
             + [[EntryType.bus, 0] + Array("ISA   ".utf8), ioAPICEntry(ioAPIC)]
             + isaInterrupts.map { ioInterrupt($0, ioAPIC) } + localInterrupts
         let headerBytes = 44

@@ -95,7 +95,9 @@ package struct SMBIOS: Hashable, Sendable {
 
     /// A string that the format can hold: not empty, without NUL.
     private static func usable(_ text: String?) -> String? {
-        let kept = text.map { String($0.unicodeScalars.filter { $0.value != 0 }.map(Character.init)) }
+        let kept = text.map {
+            String($0.unicodeScalars.filter { $0.value != 0 }.map(Character.init))
+        }
         return kept.flatMap { $0.isEmpty ? nil : $0 }
     }
 

@@ -47,7 +47,8 @@ package struct SegmentRegister: Hashable, Sendable {
         if db { attributes |= 0x4000 }
         if g { attributes |= 0x8000 }
         let lowHalf = scaledLimit & 0xffff | (base & 0xff_ffff) << 16
-        let highHalf = attributes << 40 | (scaledLimit >> 16 & 0xf) << 48 | (base >> 24 & 0xff) << 56
+        let highHalf =
+            attributes << 40 | (scaledLimit >> 16 & 0xf) << 48 | (base >> 24 & 0xff) << 56
         return lowHalf | highHalf
     }
 }
