@@ -11,7 +11,7 @@ struct DSDT {
     var table: ACPITable {
         let body =
             configuration.pciSegments.map { Self.hostBridge($0) } + motherboard + serial
-            + sleep + powerButton
+            + clock + sleep + powerButton
         return ACPITable(signature: "DSDT", revision: Self.revision, body: AML.sequence(body))
     }
 
@@ -82,6 +82,20 @@ struct DSDT {
                     .name(
                         "_CRS",
                         .resources([.ports(0x3f8, count: 8), .interrupt(4, isLevel: false)])),
+                ])
+        ]
+    }
+
+    /// The CMOS clock. Without interrupt: alarms are not modelled.
+    private var clock: [AML] {
+        guard configuration.hasCMOSClock else { return [] }
+        return [
+            .device(
+                "\\_SB_.RTC_",
+                [
+                    .name("_HID", .eisaID("PNP0B00")),
+                    .name("_UID", .integer(0)),
+                    .name("_CRS", .resources([.ports(0x70, count: 2)])),
                 ])
         ]
     }
