@@ -52,7 +52,11 @@ let package = Package(
             name: "swiftlet-vmm",
             dependencies: ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
             swiftSettings: houseRules),
-        module("VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO"]),
+        module(
+            "VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMDevices"]),
         suite("VMMBaseTests", ["VMMBase"]),
+        suite(
+            "VMMDevicesTests",
+            ["VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMVirtIO"]),
     ]
 )
