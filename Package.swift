@@ -52,10 +52,14 @@ let package = Package(
             name: "swiftlet-vmm",
             dependencies: ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
             swiftSettings: houseRules),
-        module("VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO"]),
+        module(
+            "VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMDevices"]),
         suite("VMMBaseTests", ["VMMBase"]),
         suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
         suite("VMMBusTests", ["VMMBus", "VMMBase"]),
         suite("RepositoryTests", []),
+        suite(
+            "VMMDevicesTests",
+            ["VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMVirtIO"]),
     ]
 )

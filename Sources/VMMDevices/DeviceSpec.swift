@@ -63,8 +63,8 @@ package struct DeviceContext {
 
 /// What a spec turned into.
 package enum BuiltDevice {
-    /// Goes onto the PCI bus.
-    case virtIO(any VirtIODevice)
+    /// Goes onto the PCI bus. A console brings its channel, already started.
+    case virtIO(any VirtIODevice, channel: (any ByteChannel)? = nil)
     /// The serial port's other end.
     case serial(any ByteChannel)
     /// The debug console's other end, and its port.

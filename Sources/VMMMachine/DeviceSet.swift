@@ -55,7 +55,8 @@ package final class DeviceSet {
         _ device: MachineOutline.Device, _ built: BuiltDevice, _ loop: EventLoop
     ) throws {
         switch built {
-        case .virtIO(let made):
+        case .virtIO(let made, let channel):
+            if let channel { channels.append(channel) }
             virtIO.append(
                 VirtIO(id: device.id, device: LoopBound(adopting: made), place: device.spec.pciDevice))
         case .serial(let channel):

@@ -80,7 +80,7 @@ package final class DeviceWorker {
             }
         }
         for (index, source) in device.wakeSources.enumerated() {
-            try loop.add(source, [.readable, .writable, .edgeTriggered]) { [unowned self] in
+            try loop.add(source, [.readable, .edgeTriggered]) { [unowned self] in
                 guarded { () throws(GuestFault) in try device.wake(source: index) }
             }
         }

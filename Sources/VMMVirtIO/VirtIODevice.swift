@@ -34,7 +34,7 @@ package protocol VirtIODevice: AnyObject {
 
     /// Host descriptors whose readiness the device wants to hear of while it is active.
     var wakeSources: [FileDescriptor] { get }
-    /// One of `wakeSources` became readable or writable. Take all there is: edge-triggered.
+    /// One of `wakeSources` became readable. Take all there is: edge-triggered.
     func wake(source index: Int) throws(GuestFault)
 
     /// The driver wrote to `writableConfiguration`; `bytes` is the whole space as it is now.

@@ -4,13 +4,13 @@ import VMMBus
 
 @Suite("AddressAllocator")
 struct AddressAllocatorTests {
-    private func allocator() throws -> AddressAllocator {
+    private func makeAllocator() throws -> AddressAllocator {
         AddressAllocator(try #require(GuestRange(start: GuestAddress(0x1100), count: 0x2f00)))
     }
 
     @Test("pieces are aligned, lowest first, and never overlap")
     func order() throws {
-        var allocator = try allocator()
+        var allocator = try makeAllocator()
 
         let first = allocator.allocate(count: 0x10, alignment: 0x1000)
         let second = allocator.allocate(count: 0x10, alignment: 0x10)
@@ -23,13 +23,18 @@ struct AddressAllocatorTests {
 
     @Test("what does not fit is refused, and a released piece is used again")
     func exhaustion() throws {
-        var allocator = try allocator()
-        let piece = try #require(allocator.allocate(count: 0x2f00, alignment: 1))
+        var allocator = try makeAllocator()
+        let whole = allocator.allocate(count: 0x2f00, alignment: 1)
+        let piece = try #require(whole)
 
-        #expect(allocator.allocate(count: 1, alignment: 1) == nil)
+        let none = allocator.allocate(count: 1, alignment: 1)
+        #expect(none == nil)
         allocator.release(piece)
 
-        #expect(allocator.allocate(count: 1, alignment: 1)?.start == GuestAddress(0x1100))
-        #expect(allocator.allocate(count: .max, alignment: 1) == nil)
+        let again = allocator.allocate(count: 1, alignment: 1)
+        let tooLarge = allocator.allocate(count: .max, alignment: 1)
+
+        #expect(again?.start == GuestAddress(0x1100))
+        #expect(tooLarge == nil)
     }
 }

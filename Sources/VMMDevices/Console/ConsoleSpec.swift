@@ -39,6 +39,8 @@ package struct ConsoleSpec: DeviceSpec {
 
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
         guard let channel = try endpoint.open(option: Self.option) else { return .none }
-        return .virtIO(try VirtIOConsole(id: context.id, channel: channel))
+        let console = try VirtIOConsole(id: context.id, channel: channel)
+        try console.startChannel(on: context.loop)
+        return .virtIO(console, channel: channel)
     }
 }

@@ -89,7 +89,9 @@ package final class PseudoTerminalChannel: StreamBacked {
 
     package func finish() { stream.finish(patience: 0) }
 
-    package var size: TerminalSize? { terminal.master.windowSize.flatMap(TerminalSize.init(known:)) }
+    package var size: TerminalSize? {
+        terminal.master.windowSize.flatMap(TerminalSize.init(known:))
+    }
 }
 
 extension TerminalSize {

@@ -263,16 +263,27 @@ final class StreamChannel: Sendable {
 
     // MARK: the end
 
-    /// Writes what can be written; waits for a slow reader as long as it makes progress every
-    /// `patience` milliseconds. After the loop has ended.
+    /// Writes what can be written, waiting for a slow reader as long as it makes progress every
+    /// `patience` milliseconds, and lets go of everything. After the loop has ended.
     func finish(patience: Int32) {
-        let output = traffic.withValue { $0.connection.output }
-        guard let output else { return }
+        if let output = traffic.withValue({ $0.connection.output }) {
+            writeAll(to: output, patience: patience)
+        }
+        disconnect()
+        traffic.withValue { traffic in
+            traffic.receive = nil
+            traffic.disconnected = nil
+        }
+        state.withLock { $0.loop = nil }
+    }
+
+    private func writeAll(to output: ByteStream, patience: Int32) {
         while refill() {
-            guard writeSome(to: output) == nil else { continue }
-            let isBlocked = traffic.withValue { $0.sent < $0.pending.count }
-            if isBlocked, !output.descriptor.isReady(.writable, waitingMilliseconds: patience) {
-                return
+            switch writeSome(to: output) {
+            case true: return
+            case false: continue
+            case nil:
+                if !output.descriptor.isReady(.writable, waitingMilliseconds: patience) { return }
             }
         }
     }

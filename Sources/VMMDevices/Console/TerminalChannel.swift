@@ -30,7 +30,8 @@ package final class TerminalChannel: StreamBacked {
     }
 
     private static func currentSize() -> TerminalSize? {
-        let size = FileDescriptor.standardOutput.windowSize
+        let size =
+            FileDescriptor.standardOutput.windowSize
             ?? FileDescriptor.standardInput.windowSize
         return size.flatMap(TerminalSize.init(known:))
     }

@@ -32,7 +32,7 @@ package final class VirtIOConsole: VirtIODevice {
 
     private let channel: any ByteChannel
     private let input: InputBuffer
-    /// Raised by input, by a new size, and by ourselves when a turn was too short.
+    /// Raised by input and by a new size.
     private let wakeUp: EventFD
     private var receive: Active?
     private var transmit: Active?
@@ -128,7 +128,7 @@ package final class VirtIOConsole: VirtIODevice {
             }
             if input.count == 0 || requests == 0 { break }
         } while queue.armDoorbell()
-        if requests == 0, input.count > 0 { wakeUp.signal() }
+        if requests == 0, input.count > 0 { queue.serviceAgain() }
         queue.notify()
     }
 
@@ -144,7 +144,7 @@ package final class VirtIOConsole: VirtIODevice {
                 budget -= forward(transmit.chain.readable, limit: budget)
                 queue.push(transmit.chain, written: 0)
             }
-            if requests == 0 || budget <= 0 { wakeUp.signal() }
+            if requests == 0 || budget <= 0 { queue.serviceAgain() }
         } while requests > 0 && budget > 0 && queue.armDoorbell()
         queue.notify()
     }

@@ -23,8 +23,6 @@ package final class VirtIOEntropy: VirtIODevice {
     private let path: String
     /// Nil for the kernel's own generator.
     private let source: FileDescriptor?
-    /// Raised by ourselves when a turn was too short for all requests.
-    private let wakeUp: EventFD
     private var hasWarned = false
     private var queue: VirtQueue?
     private var chain: DescriptorChain?
@@ -37,7 +35,6 @@ package final class VirtIOEntropy: VirtIODevice {
         source =
             Self.systemPaths.contains(path)
             ? nil : try .open(path, [.readOnly, .nonBlocking, .noControllingTerminal])
-        wakeUp = try EventFD()
     }
 
     package func activate(_ queues: [VirtQueue?], features: UInt64) throws {
@@ -57,7 +54,7 @@ package final class VirtIOEntropy: VirtIODevice {
                 bytes -= min(bytes, written)
                 queue.push(chain, written: UInt32(clamping: written))
             }
-            if requests == 0 || bytes == 0 { wakeUp.signal() }
+            if requests == 0 || bytes == 0 { queue.serviceAgain() }
         } while requests > 0 && bytes > 0 && queue.armDoorbell()
         queue.notify()
     }
@@ -65,13 +62,6 @@ package final class VirtIOEntropy: VirtIODevice {
     package func quiesce() {
         queue = nil
         chain = nil
-    }
-
-    package var wakeSources: [FileDescriptor] { [wakeUp.descriptor] }
-
-    package func wake(source index: Int) throws(GuestFault) {
-        guard wakeUp.clear() else { return }
-        try service(queue: 0)
     }
 
     /// Fills the request, up to the limit; returns the bytes filled, from its start on.

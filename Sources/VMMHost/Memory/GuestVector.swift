@@ -177,6 +177,8 @@ extension GuestVector {
             let moved = unsafe getrandom(slice.iov_base, slice.iov_len, 0)
             guard moved > 0 else { break }
             done += UInt64(moved)
+            // What is reported as filled must have no gap.
+            if moved < unsafe slice.iov_len { break }
         }
         return done
     }

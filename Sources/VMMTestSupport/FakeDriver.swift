@@ -1,0 +1,103 @@
+import VMMBase
+import VMMHost
+import VMMVirtIO
+
+/// A guest driver for any virtio device: some memory, a queue of each kind that the device has,
+/// and room for buffers. Activates the device and calls it as a worker would, on the test's thread.
+package final class FakeDriver {
+    /// Guest memory: RAM from 0 up to here.
+    package static let memoryByteCount: UInt64 = 4 << 20
+    /// An address that is not RAM.
+    package static let unmapped = GuestAddress(1 << 40)
+    /// Where buffers begin; queues lie below.
+    private static let buffers: UInt64 = 2 << 20
+
+    package let device: any VirtIODevice
+    package let features: UInt64
+    package let memory: GuestMemory
+    package private(set) var queues: [FakeQueue] = []
+    private var nextBuffer = FakeDriver.buffers
+
+    /// Ring features only: what a test wants of the device's own it adds.
+    package init(
+        _ device: any VirtIODevice,
+        features: UInt64 = Feature.version1 | Feature.indirectDescriptors
+    ) throws {
+        self.device = device
+        self.features = features
+        let range = GuestRange(start: GuestAddress(0), count: Self.memoryByteCount)
+        memory = try GuestMemory(ranges: [range].compactMap { $0 })
+        try activate()
+    }
+
+    /// Gives the device fresh, empty queues, as a driver does after a reset.
+    package func activate() throws {
+        var base: UInt64 = 4096
+        queues = []
+        for size in device.queueSizes {
+            let count = FakeQueue.byteCount(size: size)
+            precondition(base + count <= Self.buffers, "the queues fit below the buffers")
+            _ = memory.copyIn(
+                Array(repeating: 0, count: Int(count)), at: GuestAddress(base))
+            queues.append(try FakeQueue(memory: memory, base: GuestAddress(base), size: size))
+            base += count
+        }
+        nextBuffer = Self.buffers
+        let deviceQueues = try queues.map { queue -> VirtQueue? in
+            try VirtQueue(
+                queue.layout, memory: memory, features: features, interrupt: queue.interrupt,
+                doorbell: queue.doorbell)
+        }
+        try device.activate(deviceQueues, features: features)
+    }
+
+    /// Room for `count` bytes, filled with `bytes` from its start.
+    package func buffer(
+        _ count: UInt32, isWritable: Bool, bytes: [UInt8] = []
+    ) -> FakeQueue.Buffer {
+        let address = GuestAddress(nextBuffer)
+        nextBuffer += (UInt64(count) + 15) / 16 * 16
+        precondition(nextBuffer <= Self.memoryByteCount, "the buffers fit into memory")
+        _ = memory.copyIn(bytes, at: address)
+        return FakeQueue.Buffer(address, count, isWritable: isWritable)
+    }
+
+    /// A buffer that the device reads.
+    package func readable(_ bytes: [UInt8]) -> FakeQueue.Buffer {
+        buffer(UInt32(bytes.count), isWritable: false, bytes: bytes)
+    }
+
+    /// A buffer of zeros that the device writes.
+    package func writable(_ count: UInt32) -> FakeQueue.Buffer {
+        buffer(count, isWritable: true, bytes: Array(repeating: 0, count: Int(count)))
+    }
+
+    /// What a buffer holds now; `count` bytes of it, by default all.
+    package func contents(_ buffer: FakeQueue.Buffer, count: UInt32? = nil) -> [UInt8] {
+        memory.copyOut(buffer.address, count: Int(count ?? buffer.count)) ?? []
+    }
+
+    /// Publishes and rings the bell of one queue.
+    package func ring(_ index: Int) throws(GuestFault) {
+        queues[index].publish()
+        try device.service(queue: index)
+    }
+
+    /// Does for the device's own events what the loop does, until there are none. Returns the
+    /// number of calls; a device that never comes to rest stops at 1000.
+    @discardableResult
+    package func settle() throws(GuestFault) -> Int {
+        var calls = 0
+        while calls < 1000, try wakeOnce() { calls += 1 }
+        return calls
+    }
+
+    private func wakeOnce() throws(GuestFault) -> Bool {
+        var isAwake = false
+        for (index, source) in device.wakeSources.enumerated() where source.isReady(.readable) {
+            isAwake = true
+            try device.wake(source: index)
+        }
+        return isAwake
+    }
+}
