@@ -40,6 +40,7 @@ package final class FileChannel: StreamBacked {
     let stream: StreamChannel
     private let file: ByteStream
 
+    /// Makes or empties the file at `path`.
     package init(path: String) throws(EndpointError) {
         stream = StreamChannel("console file '\(path)'", failure: .discardsOutput)
         do throws(HostError) {
@@ -71,6 +72,7 @@ package final class PseudoTerminalChannel: StreamBacked {
     /// Where to connect: "/dev/pts/3".
     package var path: String { terminal.path }
 
+    /// Opens a new pair; its `path` can be used at once.
     package init() throws(EndpointError) {
         do throws(HostError) {
             terminal = try PseudoTerminal()

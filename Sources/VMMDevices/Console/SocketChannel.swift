@@ -6,8 +6,10 @@ package final class SocketChannel: StreamBacked {
     let stream: StreamChannel
     private let listener: UnixListener
 
+    /// The socket's file.
     package var path: String { listener.path }
 
+    /// Listens at `path`; a socket file whose owner is gone is replaced.
     package init(path: String) throws(EndpointError) {
         stream = StreamChannel("console socket '\(path)'", failure: .disconnects)
         do throws(UnixListener.Failure) {

@@ -278,11 +278,15 @@ final class StreamChannel: Sendable {
     }
 
     private func writeAll(to output: ByteStream, patience: Int32) {
+        var isStalled = false
         while refill() {
             switch writeSome(to: output) {
             case true: return
-            case false: continue
+            case false: isStalled = false
             case nil:
+                // A stream that calls itself ready and takes nothing would keep us here for ever.
+                if isStalled { return }
+                isStalled = true
                 if !output.descriptor.isReady(.writable, waitingMilliseconds: patience) { return }
             }
         }

@@ -18,6 +18,8 @@ package final class TerminalChannel: StreamBacked {
     private let output: ByteStream
     private let state: Mutex<State>
 
+    /// Fails where the process has no standard output. Without `takesInput` the terminal stays as
+    /// it is and only shows output.
     package init(takesInput: Bool) throws(EndpointError) {
         do throws(HostError) {
             output = try .standardOutput()

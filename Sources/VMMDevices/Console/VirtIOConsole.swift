@@ -39,6 +39,7 @@ package final class VirtIOConsole: VirtIODevice {
     private var announcedSize: TerminalSize?
     private var output: [UInt8] = []
 
+    /// The channel is started by `startChannel`.
     package init(id: String, channel: any ByteChannel) throws {
         self.id = id
         self.channel = channel

@@ -4,7 +4,9 @@ import VMMBus
 /// The reset and sleep registers of a hardware-reduced ACPI machine (ACPI 6.5, 4.8.3.6 and
 /// 4.8.3.7), which share one port. Any thread.
 package final class ACPIPowerRegisters: BusDevice {
+    /// The first of its ports.
     package static let firstPort: UInt64 = 0x600
+    /// How many ports it answers at.
     package static let byteCount: UInt64 = 8
 
     /// The value in FADT's RESET_VALUE.
@@ -15,6 +17,7 @@ package final class ACPIPowerRegisters: BusDevice {
     private let reset: @Sendable () -> Void
     private let powerOff: @Sendable () -> Void
 
+    /// Both callbacks come on the vCPU's thread, without locks.
     package init(reset: @escaping @Sendable () -> Void, powerOff: @escaping @Sendable () -> Void) {
         self.reset = reset
         self.powerOff = powerOff
@@ -34,7 +37,9 @@ package final class ACPIPowerRegisters: BusDevice {
 
 /// The ACPI power management timer: 32 bits at 3.579545 MHz (ACPI 6.5, 4.8.2.1). Any thread.
 package final class ACPITimer: BusDevice {
+    /// The first of its ports.
     package static let firstPort: UInt64 = 0x608
+    /// How many ports it answers at.
     package static let byteCount: UInt64 = 4
 
     private static let frequency: UInt64 = 3_579_545

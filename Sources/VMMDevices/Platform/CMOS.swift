@@ -5,6 +5,7 @@ import VMMBus
 /// The real-time clock and its battery-backed memory (Motorola MC146818A), at ports 0x70 and 0x71.
 /// It shows the host's time in UTC; the guest cannot set it. Any thread.
 package final class CMOS: BusDevice {
+    /// How many ports it answers at.
     package static let byteCount: UInt64 = 2
 
     private enum Register {

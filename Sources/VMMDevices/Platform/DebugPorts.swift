@@ -4,13 +4,16 @@ import VMMBus
 /// Port 0x80: boot stages of the guest, each logged with the time since this device was made. Any
 /// thread.
 package final class DebugPort: BusDevice {
+    /// Where it answers.
     package static let port: UInt64 = 0x80
+    /// How many ports it answers at.
     package static let byteCount: UInt64 = 1
 
     private let clock: any HostClock
     private let start: UInt64
     private let limiter: LogLimiter
 
+    /// Times in the log count from now.
     package init(clock: any HostClock) {
         self.clock = clock
         start = clock.monotonicNanoseconds()
@@ -46,7 +49,9 @@ package final class DebugPort: BusDevice {
 
 /// Port 0xe9: a console for the earliest code of a guest, which needs no driver. Any thread.
 package final class DebugConsole: BusDevice {
+    /// Where it answers unless the configuration says otherwise.
     package static let defaultPort: UInt64 = 0xe9
+    /// How many ports it answers at.
     package static let byteCount: UInt64 = 1
 
     /// What a read returns, by which guests know that the console is there.
@@ -54,6 +59,7 @@ package final class DebugConsole: BusDevice {
 
     private let channel: any ByteChannel
 
+    /// The channel is started by its owner.
     package init(channel: any ByteChannel) {
         self.channel = channel
     }

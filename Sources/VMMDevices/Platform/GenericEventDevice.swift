@@ -5,6 +5,7 @@ import VMMBus
 /// What tells an ACPI guest that something changed (ACPI 6.5, 5.6.9): one byte, whose bits say
 /// what, on a level-triggered line. Any thread.
 package final class GenericEventDevice: BusDevice {
+    /// Bytes of memory-mapped registers.
     package static let byteCount: UInt64 = 1
 
     /// What has changed, as the DSDT's ESCN method decodes it.
@@ -29,6 +30,7 @@ package final class GenericEventDevice: BusDevice {
     private let line: any InterruptLine
     private let state = Mutex(State())
 
+    /// `line` is level-triggered.
     package init(line: any InterruptLine) {
         self.line = line
     }

@@ -4,7 +4,9 @@ import VMMBus
 /// The part of a keyboard controller that guests restart a machine with, at ports 0x61 to 0x64.
 /// There is no keyboard, and probing for one ends at once. Any thread.
 package final class I8042: BusDevice {
+    /// The first of its ports.
     package static let firstPort: UInt64 = 0x61
+    /// How many ports it answers at.
     package static let byteCount: UInt64 = 4
 
     private static let systemControl: UInt64 = 0

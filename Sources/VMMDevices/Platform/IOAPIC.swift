@@ -5,6 +5,7 @@ import VMMBus
 /// An I/O APIC with 24 pins (Intel 82093AA), in front of the kernel's local APICs. Lines are
 /// logical: true is asserted, whatever the polarity bit says. Any thread.
 package final class IOAPIC: BusDevice {
+    /// GSIs 0 to 23.
     package static let pinCount = 24
     /// The register window's range on the memory bus, in bytes.
     package static let byteCount: UInt64 = 0x1000
@@ -34,6 +35,7 @@ package final class IOAPIC: BusDevice {
     private let sink: any InterruptPinSink
     private let state = Mutex(State())
 
+    /// `sink` is called without locks, on the thread that drives a line or writes a register.
     package init(sink: any InterruptPinSink) {
         self.sink = sink
     }

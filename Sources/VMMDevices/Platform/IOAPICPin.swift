@@ -11,7 +11,8 @@ struct IOAPICPin {
         static let readOnly = deliveryStatus | remoteIRR
         /// Up to the mask; the rest of the low half is reserved.
         static let low: UInt64 = 0x0001_ffff
-        /// The destination, and the seven more bits of it that KVM adds (KVM_FEATURE_MSI_EXT_DEST_ID).
+        /// The destination, and the seven more bits of it that KVM adds
+        /// (KVM_FEATURE_MSI_EXT_DEST_ID).
         static let high: UInt64 = 0xfffe_0000_0000_0000
     }
 

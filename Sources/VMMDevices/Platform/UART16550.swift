@@ -14,6 +14,7 @@ package final class UART16550: BusDevice {
     /// The port's range on the bus, in bytes.
     package static let byteCount: UInt64 = 8
 
+    /// `line` is edge-triggered: IRQ 4 for the first port.
     package init(line: any InterruptLine, channel: any ByteChannel) {
         self.line = line
         self.channel = channel

@@ -16,6 +16,7 @@ package final class ByteStream: Sendable {
         case polled(limit: Int)
     }
 
+    /// What to wait for in a loop.
     package let descriptor: FileDescriptor
     private let mode: Mode
 
@@ -35,10 +36,12 @@ package final class ByteStream: Sendable {
         self.init(descriptor, .file)
     }
 
+    /// The process's standard input, whose flags stay as they are.
     package static func standardInput() throws(HostError) -> ByteStream {
         try shared(.standardInput, .readOnly)
     }
 
+    /// The process's standard output, whose flags stay as they are.
     package static func standardOutput() throws(HostError) -> ByteStream {
         try shared(.standardOutput, .writeOnly)
     }

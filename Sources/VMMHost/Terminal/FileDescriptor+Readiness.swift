@@ -3,6 +3,7 @@ import Glibc
 
 /// Whether a descriptor can be used without waiting, and what a terminal looks like.
 extension FileDescriptor {
+    /// The direction of a transfer.
     package enum Readiness: Sendable {
         case readable, writable
     }

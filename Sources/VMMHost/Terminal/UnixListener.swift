@@ -8,7 +8,9 @@ package final class UnixListener: Sendable {
         package let description: String
     }
 
+    /// Readable when a client waits.
     package let descriptor: FileDescriptor
+    /// The socket's file.
     package let path: String
     /// The socket file as we made it, so that we never remove somebody else's.
     private let identity: (device: UInt64, inode: UInt64)
