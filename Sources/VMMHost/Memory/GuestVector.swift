@@ -178,7 +178,8 @@ extension GuestVector {
             guard moved > 0 else { break }
             done += UInt64(moved)
             // What is reported as filled must have no gap.
-            if moved < unsafe slice.iov_len { break }
+            let isShort = unsafe moved < slice.iov_len
+            if isShort { break }
         }
         return done
     }
