@@ -76,7 +76,11 @@ package final class Bus: Sendable {
         var high = entries.count
         while low < high {
             let middle = (low + high) / 2
-            if entries[middle].range.last.rawValue < address { low = middle + 1 } else { high = middle }
+            if entries[middle].range.last.rawValue < address {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         return low
     }

@@ -33,7 +33,8 @@ package struct LogSink: Sendable {
         var bytes = [CChar](repeating: 0, count: 16)
         // SAFETY: the kernel writes at most 16 bytes, the end included.
         guard unsafe vmm_get_thread_name(&bytes) == 0 else { return "?" }
-        return String(decoding: bytes.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return String(
+            decoding: bytes.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 }
 

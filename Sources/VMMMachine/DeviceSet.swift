@@ -58,7 +58,8 @@ package final class DeviceSet {
         case .virtIO(let made, let channel):
             if let channel { channels.append(channel) }
             virtIO.append(
-                VirtIO(id: device.id, device: LoopBound(adopting: made), place: device.spec.pciDevice))
+                VirtIO(
+                    id: device.id, device: LoopBound(adopting: made), place: device.spec.pciDevice))
         case .serial(let channel):
             channels.append(channel)
             serial = channel

@@ -55,7 +55,9 @@ struct MachineBuilder {
             transports.append((transport, entry.place))
         }
         // Places that users asked for first, so that nobody else takes them.
-        for (transport, place) in transports.filter({ $0.1 != nil }) + transports.filter({ $0.1 == nil }) {
+        for (transport, place) in transports.filter({ $0.1 != nil })
+            + transports.filter({ $0.1 == nil })
+        {
             guard let address = platform.pci.attach(transport, device: place) else {
                 throw MachineError("no place on the PCI bus for \(transport.id)")
             }

@@ -54,7 +54,8 @@ package final class SynchronousEngine: DiskEngine {
     private func perform(_ operation: IORing.Operation) -> Int32 {
         do throws(HostError) {
             switch operation {
-            case .read(let vector, let offset): return Self.result(file.read(into: vector, at: offset))
+            case .read(let vector, let offset):
+                return Self.result(file.read(into: vector, at: offset))
             case .write(let vector, let offset): return Self.result(file.write(vector, at: offset))
             case .flush: try file.synchronize()
             case .range(let operation, let offset, let count):

@@ -98,6 +98,10 @@ package final class FakeDriver {
             isAwake = true
             try device.wake(source: index)
         }
+        for (index, queue) in queues.enumerated() where queue.doorbell.clear() {
+            isAwake = true
+            try device.service(queue: index)
+        }
         return isAwake
     }
 }

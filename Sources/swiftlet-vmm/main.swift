@@ -11,7 +11,8 @@ enum ExitStatus {
 
 let version = "0.1.0"
 let words = CommandLine.arguments
-let program = words.first.map { $0.split(separator: "/").last.map(String.init) ?? $0 } ?? "swiftlet-vmm"
+let program =
+    words.first.map { $0.split(separator: "/").last.map(String.init) ?? $0 } ?? "swiftlet-vmm"
 
 /// Runs what the words ask for and returns the exit status.
 func runMonitor(_ words: [String]) -> Int32 {

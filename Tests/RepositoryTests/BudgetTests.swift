@@ -45,8 +45,12 @@ struct SwiftFunction {
             let closing = match.1 + "}"
             let end = file.lines[index...].firstIndex { $0 == closing } ?? index
             let signature = file.lines[index...end].prefix { !$0.hasSuffix("{") }
-            let head = signature + [file.lines[index + signature.count < file.lines.count
-                ? index + signature.count : index]]
+            let head =
+                signature + [
+                    file.lines[
+                        index + signature.count < file.lines.count
+                            ? index + signature.count : index]
+                ]
             return SwiftFunction(
                 name: String(match.0), lineCount: end - index + 1,
                 parameterCount: countParameters(head.joined(separator: " ")))

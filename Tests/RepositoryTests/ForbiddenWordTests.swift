@@ -6,21 +6,21 @@ struct ForbiddenWordTests {
     /// A pattern and where it is allowed all the same. The list may only shrink.
     private static var everywhere: [(name: String, pattern: Regex<Substring>)] {
         [
-        ("try!", /try!/),
-        ("as!", /as!/),
-        ("fatalError", /fatalError\(/),
-        ("force unwrap", /[A-Za-z0-9_\])]!(?=[.\s)\],;]|$)(?!=)/),
-        ("unfinished work", /TODO|FIXME|XXX/),
-        ("sleep", /\b(?:u|nano)?sleep\(/),
-        ("unowned(unsafe)", /unowned\(unsafe\)/),
+            ("try!", /try!/),
+            ("as!", /as!/),
+            ("fatalError", /fatalError\(/),
+            ("force unwrap", /[A-Za-z0-9_\])]!(?=[.\s)\],;]|$)(?!=)/),
+            ("unfinished work", /TODO|FIXME|XXX/),
+            ("sleep", /\b(?:u|nano)?sleep\(/),
+            ("unowned(unsafe)", /unowned\(unsafe\)/),
         ]
     }
 
     private static var onlyInHost: [(name: String, pattern: Regex<Substring>)] {
         [
-        ("unsafe", /\bunsafe\b/),
-        ("raw pointers", /Unsafe\w*Pointer/),
-        ("@unchecked Sendable", /@unchecked Sendable/),
+            ("unsafe", /\bunsafe\b/),
+            ("raw pointers", /Unsafe\w*Pointer/),
+            ("@unchecked Sendable", /@unchecked Sendable/),
         ]
     }
 

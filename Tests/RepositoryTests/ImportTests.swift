@@ -22,6 +22,7 @@ struct ImportTests {
         ],
         "VMMTestSupport": [
             "VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMStorage", "VMMNetwork",
+            "VMMDevices",
         ],
         "swiftlet-vmm": ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
     ]

@@ -38,7 +38,8 @@ enum Repository {
             let path = file.path.dropFirst(root.path.count).drop { $0 == "/" }
             return SourceFile(
                 path: String(path),
-                lines: text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init))
+                lines: text.split(separator: "\n", omittingEmptySubsequences: false).map(
+                    String.init))
         }
     }
 

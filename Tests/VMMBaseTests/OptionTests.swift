@@ -46,20 +46,28 @@ struct OptionTests {
         #expect(try decode("path=/a,size=").size == nil)
     }
 
-    @Test("mistakes name the option, the value and what is allowed", arguments: [
-        ("path=/a,colour=red", "--sample 'colour': unknown key; known are path, readonly"),
-        ("path=/a,path=/b", "the key 'path' is given twice"),
-        ("path=/a,readonly=maybe", "--sample readonly 'maybe': expected on or off"),
-        ("path=/a,size=1T", "--sample size '1T': expected a number of bytes"),
-        ("path=/a,size=99999999999G", "--sample size '99999999999G': expected a number of bytes"),
-        ("path=/a,count=70000", "--sample count '70000': expected a whole number from 0 to 65535"),
-        ("path=/a,mode=slow", "--sample mode 'slow': expected one of fast, safe"),
-        ("path=/a,list=1", "--sample list '1': expected a list: [a,b]"),
-        ("path=/a,list=[1,2", "brackets or quotes do not match"),
-        ("readonly=on", "--sample: needs path=..."),
-        ("path", "--sample 'path': needs a value: path=..."),
-        ("", "expected key=value, separated by commas"),
-    ])
+    @Test(
+        "mistakes name the option, the value and what is allowed",
+        arguments: [
+            ("path=/a,colour=red", "--sample 'colour': unknown key; known are path, readonly"),
+            ("path=/a,path=/b", "the key 'path' is given twice"),
+            ("path=/a,readonly=maybe", "--sample readonly 'maybe': expected on or off"),
+            ("path=/a,size=1T", "--sample size '1T': expected a number of bytes"),
+            (
+                "path=/a,size=99999999999G",
+                "--sample size '99999999999G': expected a number of bytes"
+            ),
+            (
+                "path=/a,count=70000",
+                "--sample count '70000': expected a whole number from 0 to 65535"
+            ),
+            ("path=/a,mode=slow", "--sample mode 'slow': expected one of fast, safe"),
+            ("path=/a,list=1", "--sample list '1': expected a list: [a,b]"),
+            ("path=/a,list=[1,2", "brackets or quotes do not match"),
+            ("readonly=on", "--sample: needs path=..."),
+            ("path", "--sample 'path': needs a value: path=..."),
+            ("", "expected key=value, separated by commas"),
+        ])
     func mistakes(text: String, expected: String) {
         let problem = #expect(throws: ConfigurationProblem.self) { try decode(text) }
         #expect(problem?.description.contains(expected) == true, "\(problem?.description ?? "")")

@@ -39,9 +39,11 @@ struct BusTests {
         #expect(bus.read(address: .max, width: .quadWord) == .max)
     }
 
-    @Test("overlapping and impossible ranges are refused", arguments: [
-        (0x10, 1), (0xf, 2), (0x17, 4), (0x0, 0x100), (0x30, 0), (UInt64.max, 2),
-    ] as [(UInt64, UInt64)])
+    @Test(
+        "overlapping and impossible ranges are refused",
+        arguments: [
+            (0x10, 1), (0xf, 2), (0x17, 4), (0x0, 0x100), (0x30, 0), (UInt64.max, 2),
+        ] as [(UInt64, UInt64)])
     func conflicts(base: UInt64, count: UInt64) throws {
         let bus = Bus()
         try bus.attach(EchoDevice(), at: 0x10, count: 8)

@@ -10,7 +10,8 @@ package struct OptionField: Sendable {
     package let isHidden: Bool
 
     package init(
-        _ key: String, _ placeholder: String, _ summary: String, default defaultValue: String? = nil,
+        _ key: String, _ placeholder: String, _ summary: String,
+        default defaultValue: String? = nil,
         isHidden: Bool = false
     ) {
         self.key = key

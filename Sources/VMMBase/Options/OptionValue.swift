@@ -14,7 +14,8 @@ struct OptionValue: Decoder, SingleValueDecodingContainer {
     func unkeyedContainer() throws -> any UnkeyedDecodingContainer {
         guard text.first == "[", text.last == "]" else { throw problem("expected a list: [a,b]") }
         let inner = text.dropFirst().dropLast()
-        let items = inner.isEmpty ? [] : inner.split(separator: ",", omittingEmptySubsequences: false)
+        let items =
+            inner.isEmpty ? [] : inner.split(separator: ",", omittingEmptySubsequences: false)
         return OptionList(
             items: items.map { OptionValue(option: option, key: key, text: String($0)) })
     }

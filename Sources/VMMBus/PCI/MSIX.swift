@@ -85,7 +85,8 @@ package final class MSIX: Sendable {
 
     /// Only aligned accesses of 4 and 8 bytes are defined; others change nothing.
     package func writeTable(offset: UInt64, width: AccessWidth, value: UInt64) {
-        guard width == .doubleWord || width == .quadWord, offset % UInt64(width.rawValue) == 0 else {
+        guard width == .doubleWord || width == .quadWord, offset % UInt64(width.rawValue) == 0
+        else {
             return
         }
         let effects = state.withLock { state -> [Effect] in

@@ -48,11 +48,13 @@ enum BlockRequest: Equatable {
         chain.readable.removeFirst(Self.headerByteCount)
         switch type {
         case BlockRequestType.read:
-            self = Self.transfer(sector, chain.writable.byteCount, disk).map { .read(offset: $0) }
+            self =
+                Self.transfer(sector, chain.writable.byteCount, disk).map { .read(offset: $0) }
                 ?? .refuse(.ioError)
         case BlockRequestType.write where disk.isReadOnly: self = .refuse(.ioError)
         case BlockRequestType.write:
-            self = Self.transfer(sector, chain.readable.byteCount, disk).map { .write(offset: $0) }
+            self =
+                Self.transfer(sector, chain.readable.byteCount, disk).map { .write(offset: $0) }
                 ?? .refuse(.ioError)
         case BlockRequestType.flush: self = .flush
         case BlockRequestType.getID: self = .getID
@@ -63,7 +65,8 @@ enum BlockRequest: Equatable {
     }
 
     /// The byte offset of a transfer of whole sectors inside the disk.
-    private static func transfer(_ sector: UInt64, _ count: UInt64, _ disk: BlockLimits) -> UInt64? {
+    private static func transfer(_ sector: UInt64, _ count: UInt64, _ disk: BlockLimits) -> UInt64?
+    {
         guard count > 0, count % RawDisk.sectorSize == 0, sector <= disk.sectorCount,
             count / RawDisk.sectorSize <= disk.sectorCount - sector
         else { return nil }

@@ -11,11 +11,15 @@ package struct BlockSpec: DeviceSpec, Decodable {
     package static let fields = [
         OptionField("path", "<file>", "the image file or block device"),
         OptionField("readonly", "on|off", "the guest cannot write", default: "off"),
-        OptionField("serial", "<text>", "serial number, at most 20 bytes", default: "the file's identity"),
+        OptionField(
+            "serial", "<text>", "serial number, at most 20 bytes", default: "the file's identity"),
         OptionField("queue_size", "<n>", "requests in a queue, a power of two", default: "128"),
         OptionField("id", "<name>", "the device's name", default: "_disk<n>"),
-        OptionField("pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
-        OptionField("_disable_io_uring", "on|off", "blocking calls, for tests", default: "off", isHidden: true),
+        OptionField(
+            "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
+        OptionField(
+            "_disable_io_uring", "on|off", "blocking calls, for tests", default: "off",
+            isHidden: true),
     ]
 
     package let path: String

@@ -62,7 +62,8 @@ package final class VirtIOBlock: VirtIODevice {
     }
 
     package var offeredFeatures: UInt64 {
-        let always = FeatureBit.segmentMaximum | FeatureBit.blockSize | FeatureBit.flush
+        let always =
+            FeatureBit.segmentMaximum | FeatureBit.blockSize | FeatureBit.flush
             | FeatureBit.topology | FeatureBit.writebackSwitch
         return always
             | (disk.isReadOnly ? FeatureBit.readOnly : FeatureBit.discard | FeatureBit.writeZeros)

@@ -10,7 +10,8 @@ package struct ConsoleSpec: DeviceSpec {
     package static let fields = [
         ConsoleEndpoint.field(modes, default: .tty),
         OptionField("id", "<name>", "the device's name", default: "__console"),
-        OptionField("pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
+        OptionField(
+            "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
     ]
     package static let standard: ConsoleSpec? = ConsoleSpec(endpoint: .tty)
 

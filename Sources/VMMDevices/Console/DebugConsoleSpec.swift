@@ -26,7 +26,8 @@ package struct DebugConsoleSpec: DeviceSpec {
             try rest.requireNothingMore()
             return DebugConsoleSpec(endpoint: endpoint, port: standardPort)
         }
-        guard let value = pair.value, value.hasPrefix("0x"), let port = UInt16(value.dropFirst(2), radix: 16)
+        guard let value = pair.value, value.hasPrefix("0x"),
+            let port = UInt16(value.dropFirst(2), radix: 16)
         else {
             throw ConfigurationProblem(
                 option: "\(text.option) iobase", value: pair.value ?? "",

@@ -9,7 +9,8 @@ package struct EntropySpec: DeviceSpec, Decodable {
     package static let fields = [
         OptionField("src", "<file>", "where random bytes come from", default: "/dev/urandom"),
         OptionField("id", "<name>", "the device's name", default: "__rng"),
-        OptionField("pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
+        OptionField(
+            "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
     ]
     package static let standard: EntropySpec? = EntropySpec(source: nil, id: nil, pciDevice: nil)
 

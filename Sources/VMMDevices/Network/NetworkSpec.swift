@@ -13,12 +13,14 @@ package struct NetworkSpec: DeviceSpec, Decodable {
         OptionField("ip", "<address>", "address of the host's end; needs mask"),
         OptionField("mask", "<netmask>", "its netmask; needs ip"),
         OptionField("mac", "<address>", "the guest's address", default: "random"),
-        OptionField("offload_csum", "on|off", "checksums may be left to the other side", default: "on"),
+        OptionField(
+            "offload_csum", "on|off", "checksums may be left to the other side", default: "on"),
         OptionField("offload_tso", "on|off", "TCP segmentation too", default: "on"),
         OptionField("offload_ufo", "on|off", "UDP fragmentation too", default: "on"),
         OptionField("queue_size", "<n>", "buffers in a queue, a power of two", default: "256"),
         OptionField("id", "<name>", "the device's name", default: "_net<n>"),
-        OptionField("pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
+        OptionField(
+            "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
     ]
 
     package let tap: String?
@@ -53,9 +55,11 @@ package struct NetworkSpec: DeviceSpec, Decodable {
         if let mac {
             let parsed = MACAddress(mac)
             if parsed == nil {
-                problems.append(problem("mac", mac, "expected six pairs of hex digits, aa:bb:cc:dd:ee:ff"))
+                problems.append(
+                    problem("mac", mac, "expected six pairs of hex digits, aa:bb:cc:dd:ee:ff"))
             } else if parsed?.isMulticast == true {
-                problems.append(problem("mac", mac, "is a group address; bit 0 of the first byte is set"))
+                problems.append(
+                    problem("mac", mac, "is a group address; bit 0 of the first byte is set"))
             }
         }
         // 1024 is what one readv takes (IOV_MAX).
@@ -65,7 +69,8 @@ package struct NetworkSpec: DeviceSpec, Decodable {
         }
         if offloadsChecksum == false, offloadsTCP == true || offloadsUDP == true {
             problems.append(
-                problem("offload_csum", "off", "segmentation offloads need it; switch those off too"))
+                problem(
+                    "offload_csum", "off", "segmentation offloads need it; switch those off too"))
         }
         return problems
     }
@@ -80,7 +85,9 @@ package struct NetworkSpec: DeviceSpec, Decodable {
         let parsed = IPAddress(address)
         let parsedMask = IPAddress(mask)
         if parsed == nil { problems.append(problem("ip", address, "is no IPv4 or IPv6 address")) }
-        if parsedMask?.prefixLength == nil { problems.append(problem("mask", mask, "is no netmask")) }
+        if parsedMask?.prefixLength == nil {
+            problems.append(problem("mask", mask, "is no netmask"))
+        }
         if let parsed, let parsedMask, parsed.family != parsedMask.family {
             problems.append(problem("mask", mask, "is not of the address's family"))
         }
@@ -99,7 +106,9 @@ package struct NetworkSpec: DeviceSpec, Decodable {
         let interface: TapInterface
         do throws(HostError) {
             interface = try TapInterface(name: tap)
-            if let address = address.flatMap({ IPAddress($0) }), let mask = mask.flatMap({ IPAddress($0) }) {
+            if let address = address.flatMap({ IPAddress($0) }),
+                let mask = mask.flatMap({ IPAddress($0) })
+            {
                 try interface.setAddress(address, mask: mask)
             }
             try interface.bringUp()

@@ -101,7 +101,8 @@ package final class VirtIONetwork: VirtIODevice {
         transmit = queues[Self.transmitQueue]
         transmitChain = try transmit?.makeChains(1).first
         usesMergeableBuffers = features & FeatureBit.mergeableBuffers != 0
-        neededByteCount = features & FeatureBit.guestLargeFrames == 0
+        neededByteCount =
+            features & FeatureBit.guestLargeFrames == 0
             ? Self.frameByteCount : Self.largeFrameByteCount
         if let receive {
             buffers = try receive.makeChains(usesMergeableBuffers ? Int(receive.size) : 1)

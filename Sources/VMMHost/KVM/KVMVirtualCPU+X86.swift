@@ -266,7 +266,10 @@
 
         /// 32-bit APIC ids, and no quirk that takes id 255 for a broadcast (KVM api 7.8).
         package func enableExtendedAPICIDs() throws(HostError) {
-            try enable(KVM_CAP_X2APIC_API, UInt64(KVM_X2APIC_API_USE_32BIT_IDS) | UInt64(KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK))
+            try enable(
+                KVM_CAP_X2APIC_API,
+                UInt64(KVM_X2APIC_API_USE_32BIT_IDS)
+                    | UInt64(KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK))
         }
     }
 #endif

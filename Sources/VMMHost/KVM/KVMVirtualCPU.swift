@@ -81,7 +81,8 @@ import VMMBase
         case KVM_EXIT_SYSTEM_EVENT: return unsafe .systemEvent(run.pointee.system_event.type)
         case KVM_EXIT_FAIL_ENTRY:
             let reason = unsafe run.pointee.fail_entry.hardware_entry_failure_reason
-            return .failed("KVM could not enter the guest (hardware reason 0x\(String(reason, radix: 16)))")
+            return .failed(
+                "KVM could not enter the guest (hardware reason 0x\(String(reason, radix: 16)))")
         case KVM_EXIT_INTERNAL_ERROR:
             let error = unsafe run.pointee.internal
             return .failed("KVM internal error, suberror \(error.suberror)" + registersText())

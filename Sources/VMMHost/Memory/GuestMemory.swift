@@ -52,7 +52,9 @@ import VMMBase
     /// them.
     @inlinable
     func pointer(at address: GuestAddress, count: UInt64) -> UnsafeMutableRawPointer? {
-        for unsafe region in unsafe regions {
+        // By index: swift-format breaks a loop over unsafe elements.
+        for index in unsafe regions.indices {
+            let region = unsafe regions[index]
             let offset = unsafe address.rawValue &- region.start
             if unsafe offset < region.count {
                 // SAFETY: offset + count is at most the region's size, without overflow.

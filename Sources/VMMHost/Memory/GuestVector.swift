@@ -116,7 +116,8 @@ extension GuestVector {
             let length = unsafe min(slice.iov_len, bytes.count - done)
             unsafe bytes.withUnsafeBytes { source in
                 unsafe UnsafeMutableRawBufferPointer(start: slice.iov_base, count: length)
-                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: source[done..<done + length]))
+                    .copyMemory(
+                        from: UnsafeRawBufferPointer(rebasing: source[done..<done + length]))
             }
             done += length
         }

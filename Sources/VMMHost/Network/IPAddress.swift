@@ -31,7 +31,8 @@ package struct IPAddress: Equatable, Sendable {
         let full = bytes.prefix { $0 == 0xff }.count
         guard full < bytes.count else { return 8 * full }
         let partial = (~bytes[full]).leadingZeroBitCount
-        let isMask = bytes[full] == ~(0xff >> UInt8(partial))
+        let isMask =
+            bytes[full] == ~(0xff >> UInt8(partial))
             && bytes.dropFirst(full + 1).allSatisfy { $0 == 0 }
         return isMask ? 8 * full + partial : nil
     }

@@ -86,7 +86,9 @@ package final class TapInterface {
         var argument = unsafe ifreq()
         unsafe Self.setName(&argument, name)
         unsafe fill(&argument)
-        guard unsafe socket.ioctl(request, with: &argument) == 0 else { throw .last(operation, name) }
+        guard unsafe socket.ioctl(request, with: &argument) == 0 else {
+            throw .last(operation, name)
+        }
         unsafe result(argument)
     }
 

@@ -112,7 +112,8 @@ package struct CommandLineArguments: Sendable {
         _ type: any DeviceSpec.Type, _ occurrence: Occurrence
     ) throws(ConfigurationProblem) {
         guard !occurrence.values.isEmpty else {
-            throw ConfigurationProblem(option: occurrence.option, value: "", reason: "needs a value")
+            throw ConfigurationProblem(
+                option: occurrence.option, value: "", reason: "needs a value")
         }
         guard type.isRepeatable || occurrence.values.count == 1 else {
             throw ConfigurationProblem(

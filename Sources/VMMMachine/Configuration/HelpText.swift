@@ -32,13 +32,15 @@ package enum HelpText {
     ) -> [String] {
         [entry(option + (isRepeatable ? " *" : ""), "", summary)]
             + fields.filter { !$0.isHidden }.map { field in
-                let key = field.key.isEmpty ? field.placeholder : "\(field.key)=\(field.placeholder)"
+                let key =
+                    field.key.isEmpty ? field.placeholder : "\(field.key)=\(field.placeholder)"
                 let standard = field.defaultValue.map { " [\($0)]" } ?? ""
                 return "      " + pad(key, 34) + field.summary + standard
             }
     }
 
-    private static func entry(_ option: String, _ placeholder: String, _ summary: String) -> String {
+    private static func entry(_ option: String, _ placeholder: String, _ summary: String) -> String
+    {
         "  " + pad(placeholder.isEmpty ? option : "\(option) \(placeholder)", 38) + summary
     }
 

@@ -62,7 +62,8 @@ package struct MachineConfiguration: Sendable {
     }
 
     /// Adds the standard devices, names all, and checks that names and places are unique.
-    private func outlineDevices(_ problems: inout [ConfigurationProblem]) -> [MachineOutline.Device] {
+    private func outlineDevices(_ problems: inout [ConfigurationProblem]) -> [MachineOutline.Device]
+    {
         var outlined: [MachineOutline.Device] = []
         var serial = 0
         for type in DeviceCatalog.all {

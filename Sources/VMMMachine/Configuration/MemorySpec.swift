@@ -4,7 +4,8 @@ import VMMBase
 package struct MemorySpec: Decodable, Sendable {
     package static let option = "--memory"
     package static let fields = [
-        OptionField("size", "<bytes>", "RAM, with K, M or G behind it if you like", default: "512M"),
+        OptionField(
+            "size", "<bytes>", "RAM, with K, M or G behind it if you like", default: "512M"),
         OptionField("thp", "on|off", "ask the host for transparent huge pages", default: "on"),
     ]
 

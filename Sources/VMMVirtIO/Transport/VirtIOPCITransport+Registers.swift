@@ -64,7 +64,8 @@ extension VirtIOPCITransport: BusDevice {
     }
 
     private static func commonImage(_ state: inout State, offered: UInt64) -> [UInt8] {
-        let queue = state.queues.indices.contains(Int(state.queueSelect))
+        let queue =
+            state.queues.indices.contains(Int(state.queueSelect))
             ? state.queues[Int(state.queueSelect)] : nil
         var image = ByteBuilder()
         image.append(state.deviceFeatureSelect)
@@ -185,12 +186,14 @@ extension VirtIOPCITransport: BusDevice {
         }
         // Bits are only ever added; the device alone sets NEEDS_RESET.
         var status = state.status | (value & ~VirtIOPCI.Status.needsReset)
-        let acceptable = state.driverFeatures & ~offeredFeatures == 0
+        let acceptable =
+            state.driverFeatures & ~offeredFeatures == 0
             && state.driverFeatures & Feature.version1 != 0
         if status & VirtIOPCI.Status.featuresOK != 0, !acceptable {
             status &= ~VirtIOPCI.Status.featuresOK
         }
-        let starts = status & VirtIOPCI.Status.driverOK != 0 && state.phase == .idle
+        let starts =
+            status & VirtIOPCI.Status.driverOK != 0 && state.phase == .idle
             && status & VirtIOPCI.Status.featuresOK != 0
         state.status = status
         guard starts else { return .none }

@@ -226,7 +226,9 @@ package final class VirtIOPCITransport: Sendable {
             let wanted = state.pci.barRange(VirtIOPCI.barIndex)
             // While decoding is off the old range stays and reads as all ones: guests switch it
             // off and on again without moving anything, and each move costs the kernel a lot.
-            guard let wanted, wanted != state.mapped else { return (GuestRange?.none, GuestRange?.none) }
+            guard let wanted, wanted != state.mapped else {
+                return (GuestRange?.none, GuestRange?.none)
+            }
             defer { state.mapped = wanted }
             return (state.mapped, wanted)
         }
