@@ -26,7 +26,7 @@ package struct HostError: Error, Sendable {
 
     /// The kernel's own words for the code.
     package var reason: String {
-        // SAFETY: strerror returns a valid NUL-terminated string for every code; it is copied at once.
+        // SAFETY: strerror returns a valid NUL-terminated string for every code; it is copied.
         unsafe String(cString: strerror(code))
     }
 }

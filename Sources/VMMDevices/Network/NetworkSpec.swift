@@ -125,7 +125,7 @@ package struct NetworkSpec: DeviceSpec, Decodable {
 
     private func explain(_ error: HostError) -> String {
         error.isPermission
-            ? "\(error) (a tap needs the capability CAP_NET_ADMIN, or an existing tap that belongs to you)"
+            ? "\(error) (needs the capability CAP_NET_ADMIN, or a tap that belongs to you)"
             : error.description
     }
 }

@@ -27,7 +27,7 @@ package final class KVMSystem: Sendable {
             case .missing:
                 "/dev/kvm does not exist: this machine has no KVM, or its module is not loaded"
             case .notPermitted:
-                "/dev/kvm may not be opened by this user: join the group that owns it, or run as root"
+                "/dev/kvm may not be opened by this user: join its group, or run as root"
             case .other(let error): error.description
             case .wrongVersion(let version):
                 "/dev/kvm speaks API version \(version), and version 12 is needed"
