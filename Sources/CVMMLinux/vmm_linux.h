@@ -136,6 +136,12 @@ static inline void vmm_kvm_set_immediate_exit(struct kvm_run *run, uint8_t value
     __atomic_store_n(&run->immediate_exit, value, __ATOMIC_RELEASE);
 }
 
+// The linker's names for the bounds of the program's code (end(3)).
+extern char __executable_start[];
+extern char etext[];
+static inline void *vmm_code_start(void) { return __executable_start; }
+static inline void *vmm_code_end(void) { return etext; }
+
 // Kernel structs with a flexible array: header and entries in one block the caller allocates.
 _Static_assert(sizeof(struct kvm_cpuid_entry2) == 40, "KVM api 4.20");
 _Static_assert(sizeof(struct kvm_cpuid2) == 8, "KVM api 4.20");
