@@ -221,6 +221,7 @@ package final class FakeQueue {
     }
 
     private func load32(at address: GuestAddress) -> UInt32 {
-        memory.loadDoubleWord(at: address) ?? 0
+        let bytes = memory.copyOut(address, count: 4) ?? [0, 0, 0, 0]
+        return bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
     }
 }
