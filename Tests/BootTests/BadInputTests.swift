@@ -158,18 +158,20 @@ struct BadInputTests {
     func unreadableDisk() throws {
         let scratch = try Scratch()
         let disk = try scratch.sparseFile("disk", bytes: 1 << 20)
+        let kernel = try scratch.copy(Kernel.standard.path)
         for (mode, option) in [(0o000, "readonly=on"), (0o444, "readonly=off")] {
             chmod(disk, mode_t(mode))
             try expect(
-                ["--kernel", try Kernel.standard.path, "--disk", "path=\(disk),\(option)"],
+                ["--kernel", kernel, "--disk", "path=\(disk),\(option)"],
                 [["--disk path", "'\(disk)'", "ermission"]], through: Self.asNobody)
         }
     }
 
     @Test("the right to make a tap, when it is lacking, is named")
     func noTap() throws {
+        let scratch = try Scratch()
         try expect(
-            ["--kernel", try Kernel.standard.path, "--net", "tap=swl-denied"],
+            ["--kernel", try scratch.copy(Kernel.standard.path), "--net", "tap=swl-denied"],
             [["--net tap", "'swl-denied'", "CAP_NET_ADMIN"]], through: Self.asNobody)
     }
 
@@ -230,11 +232,16 @@ struct BadInputTests {
         _ location: SourceLocation = #_sourceLocation
     ) throws {
         let scratch = try Scratch()
+        let programs = try Scratch()
+        chmod(scratch.path, 0o777)
         // Endpoints that stay behind would show.
         let own = options.contains("--serial") ? [] : ["--serial", "socket=\(scratch("socket"))"]
-        let result = try HostCommand(wrapper + [Bed.monitor] + options + own)
+        // Another user may not see where the monitor lies.
+        let monitor = try wrapper.isEmpty ? Bed.monitor : programs.copy(Bed.monitor)
+        let result = try HostCommand(wrapper + [monitor] + options + own)
         let lines = result.errors.split(separator: "\n")
-        let told = "\(options): status \(result.status), \(lines)"
+        let shown = options.map { $0.prefix(60) }
+        let told = "\(shown): status \(result.status), \(lines)"
         #expect(result.status == 1, "\(told)", sourceLocation: location)
         #expect(lines.count == messages.count, "\(told)", sourceLocation: location)
         #expect(result.output == "", "\(told)", sourceLocation: location)

@@ -78,6 +78,8 @@ struct Pair {
         guard near >= 0, ioctl(near, 0x4004_5431, &locked) == 0,
             ioctl(near, 0x8004_5430, &number) == 0
         else { throw HostCommand.Failure(description: "no pseudo-terminal") }
+        var size = winsize(ws_row: 40, ws_col: 123, ws_xpixel: 0, ws_ypixel: 0)
+        _ = ioctl(near, UInt(TIOCSWINSZ), &size)
         return Pair(near: near, far: open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC))
     }
 }

@@ -30,6 +30,14 @@ final class Scratch: Sendable {
         try file(name, [UInt8](content.utf8))
     }
 
+    /// Copies a file, so that every user can read and run it.
+    func copy(_ path: String) throws -> String {
+        let copy = self(URL(filePath: path).lastPathComponent)
+        try FileManager.default.copyItem(atPath: path, toPath: copy)
+        chmod(copy, 0o755)
+        return copy
+    }
+
     /// Makes a file that is all holes.
     func sparseFile(_ name: String, bytes: Int) throws -> String {
         _ = try file(name)
