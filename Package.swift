@@ -58,6 +58,7 @@ let package = Package(
         suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
         suite("VMMBusTests", ["VMMBus", "VMMBase"]),
         suite("RepositoryTests", []),
+        suite("BootTests", []),
         suite(
             "VMMDevicesTests",
             ["VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMVirtIO"]),

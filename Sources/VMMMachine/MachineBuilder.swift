@@ -76,7 +76,7 @@ struct MachineBuilder {
                 kernel: payload.image, initramfsBytes: payload.initramfsByteCount,
                 commandLine: outline.commandLine)
         } catch {
-            throw MachineError("\(error)")
+            throw problem(error)
         }
         let pieces = plan.fileLoads.compactMap { load in
             (load.source == .kernel ? payload.kernel : payload.initramfs).map { file in
@@ -90,6 +90,17 @@ struct MachineBuilder {
             throw MachineError("boot data at \(blob.address) lies outside memory")
         }
         return plan.registers
+    }
+
+    /// The planner knows what does not fit; the user wants to know which option said so.
+    private func problem(_ error: BootError) -> ConfigurationProblem {
+        let (option, value) =
+            switch error {
+            case .commandLineTooLong, .commandLineHasNUL: ("--cmdline", "")
+            case .segmentOutsideRAM, .kernelOverlapsTable: ("--kernel", outline.kernel)
+            case .initramfsTooLarge: ("--initramfs", outline.initramfs ?? "")
+            }
+        return ConfigurationProblem(option: option, value: value, reason: "\(error)")
     }
 
     private func tables() throws -> [GuestBlob] {
