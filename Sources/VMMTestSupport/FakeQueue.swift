@@ -49,7 +49,8 @@ package final class FakeQueue {
             self.next = next
         }
 
-        var bytes: [UInt8] {
+        /// The 16 bytes of it.
+        package var bytes: [UInt8] {
             var builder = ByteBuilder()
             builder.append(address)
             builder.append(count)
