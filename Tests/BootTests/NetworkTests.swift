@@ -14,7 +14,9 @@ struct NetworkTests {
 
     @Test(
         "100 MB go through the tap both ways unharmed",
-        arguments: [(1, "offload_csum=on"), (2, "offload_csum=off,offload_tso=off,offload_ufo=off")])
+        arguments: [
+            (1, "offload_csum=on"), (2, "offload_csum=off,offload_tso=off,offload_ufo=off"),
+        ])
     func transfer(number: Int, offloads: String) throws {
         let bytes = 100_000_000
         let scratch = try Scratch()

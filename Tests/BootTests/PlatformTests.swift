@@ -63,7 +63,8 @@ struct PlatformTests {
     @Test("devices live through many resets by their drivers")
     func driverResets() throws {
         let scratch = try Scratch()
-        let disk = try scratch.file("disk", "the first line\n" + String(repeating: "x", count: 4096))
+        let disk = try scratch.file(
+            "disk", "the first line\n" + String(repeating: "x", count: 4096))
         var boot = Boot(
             """
             ip link set eth0 down

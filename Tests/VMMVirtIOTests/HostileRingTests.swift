@@ -124,10 +124,10 @@ struct HostileRing: Sendable, CustomTestStringConvertible {
             [Descriptor(address: 2 << 20, count: 1)]),
         HostileRing(
             "a table that leaves a region",
-            GuestFault("indirect descriptor table", QueueFixture.regionByteCount - 16)
+            GuestFault("indirect table outside memory", QueueFixture.regionByteCount - 16)
         ) { fixture in
             let last = GuestAddress(QueueFixture.regionByteCount - 16)
-            fixture.offerIndirect([chained(0)], count: 32, at: last)
+            fixture.offerIndirect([chained(1)], count: 32, at: last)
         },
         HostileRing(
             "a direct and an indirect part longer than the queue together",

@@ -38,8 +38,10 @@ package final class VirtIONetwork: VirtIODevice {
 
     private static let receiveQueue = 0
     private static let transmitQueue = 1
-    /// An Ethernet frame behind its header: what receive buffers must hold at least (5.1.6.3).
-    private static let frameByteCount: UInt64 = 1514 + TapInterface.headerByteCount
+    /// What a driver's receive buffer holds at least: a frame behind its header (5.1.6.3).
+    private static let leastByteCount: UInt64 = 1514 + TapInterface.headerByteCount
+    /// The same with a VLAN tag.
+    private static let frameByteCount: UInt64 = 1518 + TapInterface.headerByteCount
     /// The largest segmented frame: 64 KiB of IP behind an Ethernet header.
     private static let largeFrameByteCount: UInt64 = 65550 + TapInterface.headerByteCount
     private static let linkUp: UInt16 = 1
@@ -182,9 +184,8 @@ package final class VirtIONetwork: VirtIODevice {
             }
             waiting.addNextFree()
         }
-        guard waiting.byteCount >= Self.frameByteCount else {
-            throw GuestFault("receive buffer smaller than a frame", waiting.byteCount)
-        }
+        // A driver whose buffers are too small for a frame gets none.
+        guard waiting.byteCount >= Self.leastByteCount else { return false }
         room.removeAll()
         for index in 0..<waiting.count where !room.append(waiting[index].writable) { break }
         return true
