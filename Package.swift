@@ -58,8 +58,18 @@ let package = Package(
         suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
         suite("VMMBusTests", ["VMMBus", "VMMBase"]),
         suite("RepositoryTests", []),
+        suite("BootTests", []),
         suite(
             "VMMDevicesTests",
-            ["VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMVirtIO"]),
+            [
+                "VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMStorage",
+                "VMMNetwork", "VMMVirtIO",
+            ]),
+        suite(
+            "VMMVirtIOTests", ["VMMVirtIO", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost"]),
+        suite("VMMHostTests", ["VMMHost", "VMMStorage", "VMMBase"]),
+        suite("VMMStorageTests", ["VMMStorage", "VMMHost"]),
+        suite("VMMNetworkTests", ["VMMNetwork"]),
+        suite("VMMMachineTests", ["VMMMachine", "VMMDevices", "VMMBase", "VMMHost"]),
     ]
 )

@@ -124,6 +124,16 @@ static inline int vmm_thread_kill(int64_t thread, int signal) {
     return (int)syscall(SYS_tgkill, getpid(), thread, signal);
 }
 
+// The CPUs that this process may use; the kernel returns the size of its mask in bytes.
+static inline int vmm_processor_count(void) {
+    unsigned long mask[1024 / sizeof(unsigned long)] = {0};
+    long size = syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask);
+    int count = 0;
+    for (long i = 0; i < size / (long)sizeof(unsigned long); i++)
+        count += __builtin_popcountl(mask[i]);
+    return count;
+}
+
 static inline int vmm_sigrtmin(void) { return SIGRTMIN; }
 
 // struct kvm_run keeps the port data at an offset inside its own mapping.

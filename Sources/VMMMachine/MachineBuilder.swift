@@ -76,18 +76,31 @@ struct MachineBuilder {
                 kernel: payload.image, initramfsBytes: payload.initramfsByteCount,
                 commandLine: outline.commandLine)
         } catch {
-            throw MachineError("\(error)")
+            throw problem(error)
         }
-        for load in plan.fileLoads {
-            let file = load.source == .kernel ? payload.kernel : payload.initramfs
-            guard let file else { continue }
-            try memory.load(
-                file, offset: load.fileOffset, count: load.byteCount, at: load.address)
+        let pieces = plan.fileLoads.compactMap { load in
+            (load.source == .kernel ? payload.kernel : payload.initramfs).map { file in
+                ParallelLoader.Piece(
+                    file: file, offset: load.fileOffset, count: load.byteCount,
+                    address: load.address)
+            }
         }
+        try ParallelLoader(pieces, into: memory).run()
         for blob in plan.blobs where !memory.copyIn(blob.bytes, at: blob.address) {
             throw MachineError("boot data at \(blob.address) lies outside memory")
         }
         return plan.registers
+    }
+
+    /// The planner knows what does not fit; the user wants to know which option said so.
+    private func problem(_ error: BootError) -> ConfigurationProblem {
+        let (option, value) =
+            switch error {
+            case .commandLineTooLong, .commandLineHasNUL: ("--cmdline", "")
+            case .segmentOutsideRAM, .kernelOverlapsTable: ("--kernel", outline.kernel)
+            case .initramfsTooLarge: ("--initramfs", outline.initramfs ?? "")
+            }
+        return ConfigurationProblem(option: option, value: value, reason: "\(error)")
     }
 
     private func tables() throws -> [GuestBlob] {

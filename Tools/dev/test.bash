@@ -23,9 +23,8 @@ run_tests() {
     export SWIFTLET_VMM=$root/$release/swiftlet-vmm
     export SWIFTLET_GUEST_DIR=${SWIFTLET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swiftlet}/guest
     local version
-    for version in 6.1 6.12; do
+    for version in 6.1 6.12 generic; do
         Tools/guest/initramfs "$version" "$SWIFTLET_GUEST_DIR/initramfs-$version"
     done
-    Tools/guest/rootdisk "$SWIFTLET_GUEST_DIR/disk" 64
     run_bundle Tools/bed/bed --memory 12288 --timeout 1500 -- "$root/$test_bundle" --filter '^BootTests\.'
 }

@@ -1,0 +1,61 @@
+import Foundation
+
+/// A folder for the files of one test, gone with it.
+final class Scratch: Sendable {
+    let path: String
+
+    init() throws {
+        var template = Array("/tmp/swiftlet-boot.XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else {
+            throw CocoaError(.fileWriteUnknown, userInfo: ["errno": errno])
+        }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        // Tests run the monitor as other users too.
+        chmod(path, 0o755)
+    }
+
+    deinit {
+        try? FileManager.default.removeItem(atPath: path)
+    }
+
+    func callAsFunction(_ name: String) -> String { path + "/" + name }
+
+    /// Makes a file and returns its path.
+    func file(_ name: String, _ content: [UInt8] = []) throws -> String {
+        try Data(content).write(to: URL(filePath: self(name)))
+        return self(name)
+    }
+
+    func file(_ name: String, _ content: String) throws -> String {
+        try file(name, [UInt8](content.utf8))
+    }
+
+    /// Copies a file, so that every user can read and run it.
+    func copy(_ path: String) throws -> String {
+        let copy = self(URL(filePath: path).lastPathComponent)
+        try FileManager.default.copyItem(atPath: path, toPath: copy)
+        chmod(copy, 0o755)
+        return copy
+    }
+
+    /// Makes a file that is all holes.
+    func sparseFile(_ name: String, bytes: Int) throws -> String {
+        _ = try file(name)
+        guard truncate(self(name), bytes) == 0 else {
+            throw CocoaError(.fileWriteOutOfSpace, userInfo: ["errno": errno])
+        }
+        return self(name)
+    }
+
+    func bytes(_ name: String) throws -> [UInt8] {
+        [UInt8](try Data(contentsOf: URL(filePath: self(name))))
+    }
+
+    func text(_ name: String) throws -> String {
+        String(decoding: try bytes(name).filter { $0 != 13 }, as: UTF8.self)
+    }
+
+    func exists(_ name: String) -> Bool {
+        FileManager.default.fileExists(atPath: self(name))
+    }
+}
