@@ -250,7 +250,8 @@ struct VirtIOBlockTests {
     // MARK: faults
 
     @Test(
-        "a request without header or status is a fault, and a reset mends the device", arguments: engines)
+        "a request without header or status is a fault, and a reset mends the device",
+        arguments: engines)
     func noStatus(ring: Bool) throws {
         let fixture = try BlockFixture(allowsRing: ring)
         fixture.queue.add([fixture.driver.readable(fixture.header(4))])
