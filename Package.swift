@@ -67,8 +67,8 @@ let package = Package(
             ]),
         suite(
             "VMMVirtIOTests", ["VMMVirtIO", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost"]),
-        suite("VMMHostTests", ["VMMHost", "VMMStorage", "VMMBase"]),
-        suite("VMMStorageTests", ["VMMStorage", "VMMHost"]),
+        suite("VMMHostTests", ["VMMHost", "VMMBase"]),
+        suite("VMMStorageTests", ["VMMStorage", "VMMHost", "VMMBase"]),
         suite("VMMNetworkTests", ["VMMNetwork"]),
         suite("VMMMachineTests", ["VMMMachine", "VMMDevices", "VMMBase", "VMMHost"]),
     ]

@@ -8,7 +8,10 @@ package struct MACAddress: Equatable, Sendable, CustomStringConvertible {
     /// Nil unless `text` is six pairs of hexadecimal digits with colons between them.
     package init?(_ text: String) {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-        let bytes = parts.compactMap { $0.utf8.count == 2 ? UInt8($0, radix: 16) : nil }
+        // `UInt8` alone would take a sign for the first digit.
+        let bytes = parts.compactMap { part in
+            part.utf8.count == 2 && part.allSatisfy(\.isHexDigit) ? UInt8(part, radix: 16) : nil
+        }
         guard parts.count == 6, bytes.count == 6 else { return nil }
         self.bytes = bytes
     }

@@ -35,14 +35,12 @@ package final class RawDisk {
     private let metadata: FileDescriptor.Metadata
 
     package init(path: String, isReadOnly: Bool) throws(OpenError) {
+        try Self.requireDisk(at: path)
         do throws(HostError) {
-            let probe = try FileDescriptor.open(path, [.readOnly, .nonBlocking])
-            if try probe.metadata().kind == .directory { throw HostError("open", code: 21) }
             file = try FileDescriptor.open(path, isReadOnly ? .readOnly : .readWrite)
             metadata = try file.metadata()
         } catch {
-            // 21 is EISDIR, whose own words ("Is a directory") do not tell what is needed.
-            throw error.code == 21 ? .isDirectory : .host(error)
+            throw .host(error)
         }
         guard metadata.kind == .regular || metadata.kind == .blockDevice else { throw .notAFile }
         sectorCount = metadata.byteCount / Self.sectorSize
@@ -58,6 +56,21 @@ package final class RawDisk {
             throw .host(error)
         }
         guard isLocked else { throw .inUse }
+    }
+
+    /// Looks without waiting: the opening of a FIFO for reading would wait for its writer.
+    private static func requireDisk(at path: String) throws(OpenError) {
+        let kind: FileDescriptor.Kind
+        do throws(HostError) {
+            kind = try FileDescriptor.open(path, [.readOnly, .nonBlocking]).metadata().kind
+        } catch {
+            throw .host(error)
+        }
+        switch kind {
+        case .regular, .blockDevice: return
+        case .directory: throw .isDirectory
+        case .characterDevice, .other: throw .notAFile
+        }
     }
 
     /// What the disk answers when the user gave it no serial: the image's identity on this host,

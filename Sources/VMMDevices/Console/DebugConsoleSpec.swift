@@ -27,6 +27,7 @@ package struct DebugConsoleSpec: DeviceSpec {
             return DebugConsoleSpec(endpoint: endpoint, port: standardPort)
         }
         guard let value = pair.value, value.hasPrefix("0x"),
+            value.dropFirst(2).allSatisfy(\.isHexDigit),
             let port = UInt16(value.dropFirst(2), radix: 16)
         else {
             throw ConfigurationProblem(

@@ -84,21 +84,23 @@ package final class EventLoop: @unchecked Sendable {
                 // A handler may have removed another one whose event is still in this batch.
                 unsafe handlers[events[index].data.fd]?()
             }
-            runPosted()
+            // One batch a turn: a poster that never rests must not keep the handlers waiting.
+            _ = runPosted()
         }
+        // What was posted before `stop` runs now, not in a later `run` for another owner.
+        while runPosted() {}
         stopping.store(false, ordering: .relaxed)
     }
 
-    private func runPosted() {
-        while true {
-            let batch = posted.withLock { queue in
-                let batch = queue
-                queue.removeAll(keepingCapacity: true)
-                return batch
-            }
-            if batch.isEmpty { return }
-            for item in batch { item.work() }
+    /// Runs what is posted at the moment; false when that is nothing.
+    private func runPosted() -> Bool {
+        let batch = posted.withLock { queue in
+            let batch = queue
+            queue.removeAll(keepingCapacity: true)
+            return batch
         }
+        for item in batch { item.work() }
+        return !batch.isEmpty
     }
 }
 

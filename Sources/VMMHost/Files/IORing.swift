@@ -55,9 +55,11 @@ import Glibc
         // until the completion.
         switch operation {
         case .read(let vector, let offset):
-            unsafe io_uring_prep_readv(entry, fd, vector.base, UInt32(vector.count), offset)
+            unsafe io_uring_prep_readv(
+                entry, fd, vector.base, UInt32(vector.count), Self.position(offset))
         case .write(let vector, let offset):
-            unsafe io_uring_prep_writev(entry, fd, vector.base, UInt32(vector.count), offset)
+            unsafe io_uring_prep_writev(
+                entry, fd, vector.base, UInt32(vector.count), Self.position(offset))
         case .flush:
             unsafe io_uring_prep_fsync(entry, fd, UInt32(IORING_FSYNC_DATASYNC))
         case .range(let operation, let offset, let count):
@@ -67,6 +69,9 @@ import Glibc
         unsafe entry.pointee.user_data = token
         return true
     }
+
+    /// All ones would mean "where the file stands"; no file is larger than this anyway.
+    private static func position(_ offset: UInt64) -> UInt64 { min(offset, UInt64(Int64.max)) }
 
     /// Hands all queued requests to the kernel in one call.
     package func submit() {

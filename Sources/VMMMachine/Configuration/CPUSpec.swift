@@ -11,6 +11,11 @@ package struct CPUSpec: Decodable, Sendable {
         OptionField("nested", "on|off", "the guest may run virtual machines", default: "on"),
     ]
 
+    /// Below 36 bits no x86-64 CPU exists; above 52 the page tables end.
+    static let addressBits: ClosedRange<UInt8> = 36...52
+    /// An APIC id has room for this many vCPUs in one package.
+    static let packageLimit = 32768
+
     package var boot: UInt32? = nil
     package var maximum: UInt32? = nil
     package var maximumPhysicalBits: UInt8? = nil
@@ -27,6 +32,7 @@ package struct CPUSpec: Decodable, Sendable {
 
     /// `hostMaximum`: the most vCPUs that KVM gives one machine here.
     package func problems(hostMaximum: Int) -> [ConfigurationProblem] {
+        let hostMaximum = min(hostMaximum, Self.packageLimit)
         let boot = boot ?? 1
         let maximum = maximum ?? boot
         var problems: [ConfigurationProblem] = []
@@ -42,7 +48,7 @@ package struct CPUSpec: Decodable, Sendable {
         } else if self.maximum != nil, Int(maximum) > hostMaximum {
             add("max", maximum, "at most \(hostMaximum) on this host")
         }
-        if let bits = maximumPhysicalBits, !(36...52).contains(bits) {
+        if let bits = maximumPhysicalBits, !Self.addressBits.contains(bits) {
             add("max_phys_bits", bits, "expected 36 to 52")
         }
         return problems

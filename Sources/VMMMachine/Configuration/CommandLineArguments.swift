@@ -47,7 +47,9 @@ package struct CommandLineArguments: Sendable {
         var result: [Occurrence] = []
         for word in words {
             if word.hasPrefix("-"), word != "-" {
-                let parts = word.split(separator: "=", maxSplits: 1).map(String.init)
+                let parts = word.split(
+                    separator: "=", maxSplits: 1, omittingEmptySubsequences: false
+                ).map(String.init)
                 let isAttached = word.hasPrefix("--") && parts.count == 2
                 result.append(
                     Occurrence(

@@ -35,7 +35,11 @@ package struct MachineConfiguration: Sendable {
                 ConfigurationProblem(
                     option: "--kernel", value: "", reason: "needed: the kernel to boot"))
         }
-        let bits = min(limits.physicalAddressBits, Int(cpus.maximumPhysicalBits ?? 46))
+        // A width that cannot be is told above, and must not make the memory look wrong, too.
+        let width = cpus.maximumPhysicalBits.flatMap {
+            CPUSpec.addressBits.contains($0) ? Int($0) : nil
+        }
+        let bits = min(limits.physicalAddressBits, width ?? 46)
         let layout = layout(bits, &problems)
         let outlined = outlineDevices(&problems)
         let boot = cpus.boot ?? 1
