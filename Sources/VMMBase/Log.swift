@@ -41,6 +41,8 @@ package enum Log {
     package static func info(_ message: @autoclosure () -> String) { write(.info, message) }
     package static func debug(_ message: @autoclosure () -> String) { write(.debug, message) }
 
+    package static func trace(_ message: @autoclosure () -> String) { write(.trace, message) }
+
     private static func write(_ level: LogLevel, _ message: () -> String) {
         guard isEnabled(level) else { return }
         let target = sink.withLock { $0 }

@@ -50,13 +50,21 @@ package final class Bus: Sendable {
 
     /// Reads a register; all ones where nothing answers, as on a real bus.
     package func read(address: UInt64, width: AccessWidth) -> UInt64 {
-        guard let (device, offset) = find(address) else { return width.allOnes }
+        guard let (device, offset) = find(address) else {
+            Log.trace(
+                "read of \(width.byteCount) bytes at \(GuestAddress(address)): nobody answers")
+            return width.allOnes
+        }
         return device.read(offset: offset, width: width)
     }
 
     /// Writes a register; ignored where nothing answers.
     package func write(address: UInt64, width: AccessWidth, value: UInt64) {
-        guard let (device, offset) = find(address) else { return }
+        guard let (device, offset) = find(address) else {
+            Log.trace(
+                "write of \(width.byteCount) bytes at \(GuestAddress(address)): nobody answers")
+            return
+        }
         device.write(offset: offset, width: width, value: value)
     }
 

@@ -131,6 +131,8 @@ struct MachineBuilder {
         _ vm: KVMVirtualMachine, _ platform: Platform, _ registers: BootRegisters
     ) throws -> [VirtualCPU] {
         let supported = try system.supportedCPUID().map { CPUIDEntry($0) }
+        // Bit 8: the TSC runs at one rate in all power states.
+        let hasInvariantTSC = supported.contains { $0.leaf == 0x8000_0007 && $0.edx & 1 << 8 != 0 }
         let surroundings = VirtualCPU.Surroundings(
             ports: platform.ports, memory: platform.memory,
             endOfInterrupt: { [ioapic = platform.ioapic] in ioapic.endOfInterrupt(vector: $0) },
@@ -138,10 +140,11 @@ struct MachineBuilder {
         return try (0..<outline.bootVCPUs).map { index in
             let id = outline.topology.apicID(vcpu: UInt32(index))
             let cpu = try vm.makeVirtualCPU(id: id)
-            let policy = CPUIDPolicy(
+            var policy = CPUIDPolicy(
                 topology: outline.topology,
                 maximumPhysicalAddressBits: UInt32(outline.layout.physicalAddressBits),
-                tscKHz: cpu.tscKHz, host: CPUIDEntry.host)
+                tscKHz: hasInvariantTSC ? cpu.tscKHz : nil, host: CPUIDEntry.host)
+            policy.allowsNesting = outline.allowsNesting
             try cpu.prepareX86(
                 cpuid: policy.entries(supported: supported, apicID: id),
                 registers: index == 0 ? registers : nil,

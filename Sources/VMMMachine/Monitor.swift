@@ -63,7 +63,13 @@ package final class Monitor {
             outline: outline, system: system, payload: payload, devices: devices, loop: io,
             clock: clock, notify: { ending.end($0) })
         let machine = try builder.build()
-        let thread = try HostThread(name: "io") { [io] in io.run() }
+        let thread = try HostThread(name: "io") { [io] in
+            do throws(HostError) {
+                try io.run()
+            } catch {
+                ending.end(.failed("the I/O thread: \(error)"))
+            }
+        }
         do {
             try machine.start()
         } catch {
@@ -71,7 +77,7 @@ package final class Monitor {
         }
         ProcessMemory.dropStartupCode()
         // A stop that an earlier life left behind ends a run early: what counts is the event.
-        while ending.event == nil, !wasInterrupted { control.run() }
+        while ending.event == nil, !wasInterrupted { try control.run() }
         machine.stopVCPUs()
         io.stop()
         thread.join()

@@ -36,8 +36,9 @@ struct ParallelLoader: Sendable {
         let helpers =
             total < Self.worthwhileBytes
             ? 0 : min(Self.maximumThreads, HostThread.processorCount) - 1
-        let threads = try (0..<helpers).map { _ in
-            try HostThread(name: "load") { work(next) }
+        // A thread that does not start leaves its share to the others.
+        let threads = (0..<helpers).compactMap { _ in
+            try? HostThread(name: "load") { work(next) }
         }
         work(next)
         for thread in threads { thread.join() }

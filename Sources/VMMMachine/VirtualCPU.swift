@@ -80,8 +80,11 @@ final class VirtualCPU: Sendable {
             // First forget the kick, then look: a later kick is then never lost.
             cpu.clearKick()
             return command.load(ordering: .acquiring) == .run
-        case .tripleFault, .systemEvent:
+        case .tripleFault, .reset:
             surroundings.notify(.reset)
+            return false
+        case .powerOff:
+            surroundings.notify(.powerOff)
             return false
         case .failed(let reason):
             surroundings.notify(.failed("vCPU \(cpu.id): \(reason)"))

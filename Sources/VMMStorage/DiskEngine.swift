@@ -60,6 +60,10 @@ package final class SynchronousEngine: DiskEngine {
             case .flush: try file.synchronize()
             case .range(let operation, let offset, let count):
                 try file.apply(operation, offset: offset, count: count)
+            case .zeros(let offset, let count):
+                let step = min(count, IORing.zeroByteCount)
+                try file.writeZeros(offset: offset, count: step)
+                return Int32(step)
             }
             return 0
         } catch {

@@ -25,6 +25,8 @@ package final class DeviceWorker {
     private let doorbells: [EventFD]
     private let limiter: LogLimiter
     private var isActive = false
+    /// How often the guest broke the rules of this device.
+    package private(set) var faultCount = 0
     /// Called when the guest broke the device: the transport sets NEEDS_RESET.
     package var faulted: (() -> Void)?
 
@@ -98,7 +100,8 @@ package final class DeviceWorker {
     }
 
     private func fail(_ error: any Error) {
-        limiter.warn("device \(device.id) stopped: \(error)")
+        faultCount += 1
+        limiter.warn("device \(device.id) stopped: \(error) (fault \(faultCount))")
         deactivate()
         faulted?()
     }

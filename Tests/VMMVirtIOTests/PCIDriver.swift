@@ -79,7 +79,7 @@ final class PCIDriver {
     func settle() {
         for _ in 0..<3 {
             loop.post { [loop] in loop.stop() }
-            loop.run()
+            try? loop.run()
         }
     }
 

@@ -60,13 +60,6 @@ package final class MSIX: Sendable {
         if deliver { vectors[index].signal() }
     }
 
-    /// Back to power-on: disabled, all masked.
-    package func reset() {
-        let count = vectors.count
-        state.withLock { $0 = State(entries: Array(repeating: Entry(), count: count)) }
-        for vector in vectors { vector.route(nil) }
-    }
-
     // MARK: registers
 
     package func readTable(offset: UInt64, width: AccessWidth) -> UInt64 {

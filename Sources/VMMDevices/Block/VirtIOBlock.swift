@@ -29,6 +29,8 @@ package final class VirtIOBlock: VirtIODevice {
         var moved: UInt64 = 0
         /// A write-through write is flushed before it is answered.
         var isFlushing = false
+        /// The file cannot zero a range: zeros are written instead.
+        var writesZeros = false
     }
 
     package let id: String
@@ -174,6 +176,7 @@ package final class VirtIOBlock: VirtIODevice {
         slots[slot].request = request
         slots[slot].moved = 0
         slots[slot].isFlushing = false
+        slots[slot].writesZeros = false
         switch request {
         case .refuse(let status): finish(slot, status)
         case .getID:
@@ -195,9 +198,12 @@ package final class VirtIOBlock: VirtIODevice {
             operation = .write(chain.readable, offset: offset + moved)
         case .discard(let offset, let count):
             operation = .range(.discard, offset: offset, count: count)
-        case .writeZeros(let offset, let count, let mayUnmap):
-            operation = .range(.writeZeros(mayUnmap: mayUnmap), offset: offset, count: count)
-        case .write, .flush, .getID, .refuse:
+        case .writeZeros(let offset, let count, let mayUnmap) where !slots[slot].isFlushing:
+            operation =
+                slots[slot].writesZeros
+                ? .zeros(offset: offset + moved, count: count - moved)
+                : .range(.writeZeros(mayUnmap: mayUnmap), offset: offset, count: count)
+        case .write, .writeZeros, .flush, .getID, .refuse:
             operation = .flush
         }
         engine?.enqueue(operation, token: UInt64(slot))
@@ -220,6 +226,10 @@ extension VirtIOBlock {
     private static let unsupportedByFile: Int32 = 95
 
     private func finishOrGoOn(_ slot: Int, _ result: Int32) {
+        if slots[slot].isFlushing {
+            finish(slot, result >= 0 ? .ok : .ioError)
+            return
+        }
         switch slots[slot].request {
         case .read, .write:
             transferred(slot, result)
@@ -227,29 +237,28 @@ extension VirtIOBlock {
             // Discard is advice: a file that cannot do it keeps its blocks.
             let isFine = result >= 0 || result == -Self.unsupportedByFile
             finish(slot, isFine ? .ok : .ioError)
-        case .writeZeros(let offset, let count, _):
-            finish(slot, result >= 0 || zeroByHand(offset, count, result) ? .ok : .ioError)
+        case .writeZeros(_, let count, _):
+            zeroed(slot, result, count)
         case .flush, .getID, .refuse:
             finish(slot, result >= 0 ? .ok : .ioError)
         }
     }
 
-    private func zeroByHand(_ offset: UInt64, _ count: UInt64, _ result: Int32) -> Bool {
-        guard result == -Self.unsupportedByFile else { return false }
-        do throws(HostError) {
-            try disk.file.writeZeros(offset: offset, count: count)
-            return true
-        } catch {
-            Log.warning("\(id): \(error)")
-            return false
+    private func zeroed(_ slot: Int, _ result: Int32, _ count: UInt64) {
+        if slots[slot].writesZeros, result > 0 {
+            slots[slot].moved += UInt64(result)
+            if slots[slot].moved < count { enqueue(slot) } else { written(slot) }
+        } else if !slots[slot].writesZeros, result == -Self.unsupportedByFile {
+            slots[slot].writesZeros = true
+            enqueue(slot)
+        } else if !slots[slot].writesZeros, result >= 0 {
+            written(slot)
+        } else {
+            finish(slot, .ioError)
         }
     }
 
     private func transferred(_ slot: Int, _ result: Int32) {
-        if slots[slot].isFlushing {
-            finish(slot, result >= 0 ? .ok : .ioError)
-            return
-        }
         guard result > 0 else {
             finish(slot, .ioError)
             return
@@ -261,11 +270,20 @@ extension VirtIOBlock {
         slots[slot].moved += UInt64(result)
         if !vector.isEmpty {
             enqueue(slot)
-        } else if !isRead, !isWriteback {
+        } else if isRead {
+            finish(slot, .ok, written: slots[slot].moved)
+        } else {
+            written(slot)
+        }
+    }
+
+    /// The disk has taken a write: answered now, or after a flush when writes are to be stable.
+    private func written(_ slot: Int) {
+        if isWriteback {
+            finish(slot, .ok)
+        } else {
             slots[slot].isFlushing = true
             enqueue(slot)
-        } else {
-            finish(slot, .ok, written: isRead ? slots[slot].moved : 0)
         }
     }
 

@@ -74,12 +74,14 @@ package final class EventLoop: @unchecked Sendable {
         wake.signal()
     }
 
-    /// Serves events until `stop`. Blocks without a timeout: nothing here polls.
-    package func run() {
+    /// Serves events until `stop`. Blocks without a timeout: nothing here polls. Throws only when
+    /// the kernel refuses to wait, after which the loop serves nothing any more.
+    package func run() throws(HostError) {
         // 32 events a call: more wait in the kernel and come with the next call.
         var events = unsafe [epoll_event](repeating: epoll_event(), count: 32)
         while !stopping.load(ordering: .acquiring) {
             let count = unsafe epoll_wait(epoll.rawValue, &events, Int32(events.count), -1)
+            guard count >= 0 || errno == EINTR else { throw .last("wait for events") }
             for index in 0..<max(0, Int(count)) {
                 // A handler may have removed another one whose event is still in this batch.
                 unsafe handlers[events[index].data.fd]?()

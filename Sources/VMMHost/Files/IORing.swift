@@ -44,6 +44,18 @@ import Glibc
         case write(GuestVector, offset: UInt64)
         case flush
         case range(FileDescriptor.RangeOperation, offset: UInt64, count: UInt64)
+        /// At most `zeroByteCount` zero bytes, for files that cannot zero a range.
+        case zeros(offset: UInt64, count: UInt64)
+    }
+
+    /// The most that one `zeros` writes: its source is mapped, never written, and so takes no
+    /// memory but page tables.
+    package static let zeroByteCount: UInt64 = 1 << 20
+    private var zeroMapping: Mapping?
+
+    private func zeroSource() -> UnsafeMutableRawPointer? {
+        if zeroMapping == nil { zeroMapping = try? Mapping(anonymous: Int(Self.zeroByteCount)) }
+        return unsafe zeroMapping?.base
     }
 
     /// Queues one request; false when the queue is full: submit first. The vector stays untouched
@@ -65,6 +77,10 @@ import Glibc
         case .range(let operation, let offset, let count):
             unsafe io_uring_prep_fallocate(
                 entry, fd, operation.fallocateMode, off_t(clamping: offset), off_t(clamping: count))
+        case .zeros(let offset, let count):
+            // Without a source the kernel answers EFAULT, and the request fails as it should.
+            let length = UInt32(min(count, Self.zeroByteCount))
+            unsafe io_uring_prep_write(entry, fd, zeroSource(), length, offset)
         }
         unsafe entry.pointee.user_data = token
         return true

@@ -42,7 +42,6 @@ package final class KVMSystem: Sendable {
         Capability(name: "KVM_CAP_SET_TSS_ADDR", number: KVM_CAP_SET_TSS_ADDR),
         Capability(name: "KVM_CAP_SET_IDENTITY_MAP_ADDR", number: KVM_CAP_SET_IDENTITY_MAP_ADDR),
         Capability(name: "KVM_CAP_EXT_CPUID", number: KVM_CAP_EXT_CPUID),
-        Capability(name: "KVM_CAP_MP_STATE", number: KVM_CAP_MP_STATE),
         Capability(name: "KVM_CAP_IRQCHIP", number: KVM_CAP_IRQCHIP),
         Capability(name: "KVM_CAP_SPLIT_IRQCHIP", number: KVM_CAP_SPLIT_IRQCHIP),
         Capability(name: "KVM_CAP_IRQ_ROUTING", number: KVM_CAP_IRQ_ROUTING),
@@ -51,6 +50,7 @@ package final class KVMSystem: Sendable {
         Capability(name: "KVM_CAP_SIGNAL_MSI", number: KVM_CAP_SIGNAL_MSI),
         Capability(name: "KVM_CAP_IMMEDIATE_EXIT", number: KVM_CAP_IMMEDIATE_EXIT),
         Capability(name: "KVM_CAP_TSC_DEADLINE_TIMER", number: KVM_CAP_TSC_DEADLINE_TIMER),
+        Capability(name: "KVM_CAP_X2APIC_API", number: KVM_CAP_X2APIC_API),
         Capability(name: "KVM_CAP_GET_TSC_KHZ", number: KVM_CAP_GET_TSC_KHZ),
     ]
 

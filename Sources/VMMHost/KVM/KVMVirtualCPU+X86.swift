@@ -175,16 +175,18 @@
             }
         }
 
-        /// Wires LINT0 to ExtINT and LINT1 to NMI, as firmware would (Intel SDM 3A 11.5.1).
-        package func wireLocalInterrupts() throws(HostError) {
+        /// Sets 32-bit registers of the local APIC by their offset in its page.
+        package func setLocalAPIC(
+            _ registers: [(offset: Int, value: UInt32)]
+        ) throws(HostError) {
             var state = kvm_lapic_state()
             guard descriptor.ioctl(VMM_KVM_GET_LAPIC, with: &state) == 0 else {
                 throw .last("read the local APIC of vCPU \(id)")
             }
             unsafe withUnsafeMutableBytes(of: &state.regs) { bytes in
-                for (offset, mode) in [(0x350, UInt8(7)), (0x360, UInt8(4))] {
-                    // Bits 8 to 10 of the register are the delivery mode.
-                    unsafe bytes[offset + 1] = (bytes[offset + 1] & ~7) | mode
+                for register in registers {
+                    unsafe bytes.storeBytes(
+                        of: register.value, toByteOffset: register.offset, as: UInt32.self)
                 }
             }
             guard descriptor.ioctl(VMM_KVM_SET_LAPIC, with: &state) == 0 else {

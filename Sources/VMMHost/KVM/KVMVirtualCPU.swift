@@ -35,8 +35,10 @@ import VMMBase
         case endOfInterrupt(vector: UInt8)
         case interrupted
         case tripleFault
-        /// The guest asked KVM itself for shutdown, reset or crash; the number is KVM's type.
-        case systemEvent(UInt32)
+        /// The guest asked KVM itself for a reset, or told it of a crash.
+        case reset
+        /// The guest asked KVM itself to power off.
+        case powerOff
         /// KVM cannot go on; a sentence for the log.
         case failed(String)
     }
@@ -78,7 +80,9 @@ import VMMBase
         case KVM_EXIT_IOAPIC_EOI: return unsafe .endOfInterrupt(vector: run.pointee.eoi.vector)
         case KVM_EXIT_INTR: return .interrupted
         case KVM_EXIT_SHUTDOWN: return .tripleFault
-        case KVM_EXIT_SYSTEM_EVENT: return unsafe .systemEvent(run.pointee.system_event.type)
+        case KVM_EXIT_SYSTEM_EVENT:
+            let type = unsafe run.pointee.system_event.type
+            return type == UInt32(KVM_SYSTEM_EVENT_SHUTDOWN) ? .powerOff : .reset
         case KVM_EXIT_FAIL_ENTRY:
             let reason = unsafe run.pointee.fail_entry.hardware_entry_failure_reason
             return .failed(

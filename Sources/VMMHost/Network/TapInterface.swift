@@ -69,10 +69,12 @@ package final class TapInterface {
         unsafe try configure(VMM_SIOCGIFFLAGS, "read the flags of the tap", { _ in }) { request in
             flags = unsafe request.ifr_ifru.ifru_flags
         }
-        let wanted = Int16(truncatingIfNeeded: IFF_UP | IFF_RUNNING)
-        if flags & wanted == wanted { return }
-        unsafe try configure(VMM_SIOCSIFFLAGS, "switch on the tap") { request in
-            unsafe request.ifr_ifru.ifru_flags = flags | wanted
+        // IFF_RUNNING is the kernel's to set, some time after the tap is attached; asking for it
+        // would need a right that the owner of an existing tap need not have.
+        let up = Int16(truncatingIfNeeded: IFF_UP)
+        if flags & up != 0 { return }
+        try unsafe configure(VMM_SIOCSIFFLAGS, "switch on the tap") { request in
+            unsafe request.ifr_ifru.ifru_flags = flags | up
         }
     }
 

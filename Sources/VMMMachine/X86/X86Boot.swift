@@ -82,7 +82,8 @@
             try setCPUID(cpuid.map { KVMCPUIDEntry($0) })
             try setMSRs(BootMSRs.entries.map { ($0.index, $0.value) })
             if needsX2APIC { try enableX2APIC() }
-            try wireLocalInterrupts()
+            // As firmware would wire them: LINT0 takes the 8259, LINT1 NMIs (Intel SDM 3A 11.5.1).
+            try setLocalAPIC([BootLocalAPIC.lint0, BootLocalAPIC.lint1])
             if let registers { try load(KVMBootState(registers)) }
         }
     }
