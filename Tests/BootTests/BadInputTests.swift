@@ -88,9 +88,9 @@ struct BadInputTests {
         let files = [
             scratch("missing"),
             try scratch.file("empty"),
-            try scratch.file("short-elf", [UInt8](elf.prefix(1 << 20))),
-            try scratch.file("elf-header", [UInt8](elf.prefix(64))),
-            try scratch.file("short-bzimage", [UInt8](bzImage.prefix(1 << 20))),
+            try scratch.file("short-elf", elf.prefix(1 << 20)),
+            try scratch.file("elf-header", elf.prefix(64)),
+            try scratch.file("short-bzimage", bzImage.prefix(1 << 20)),
             try scratch.file("text", String(repeating: "I am no kernel.\n", count: 1000)),
             scratch.path,
             "/dev/null",
@@ -214,6 +214,20 @@ struct BadInputTests {
             kernel, [["/dev/kvm", "may not be opened"]],
             through: Self.inNamespace(
                 Self.privateKVM(mode: 600), "exec setpriv --reuid 65534 --regid 65534 --clear-groups"))
+    }
+
+    @Test("a KVM that lacks a capability is told of, with the capability's name")
+    func lackingKVM() throws {
+        let kernel = try Kernel.standard.path
+        let monitor = try Bed.monitor
+        // KVM_CAP_IRQFD.
+        let result = try SystemCallFilter.withoutCapability(32) {
+            let result = try HostCommand([monitor, "--kernel", kernel])
+            return (status: result.status, errors: result.errors)
+        }
+
+        #expect(result.status == 1)
+        #expect(result.errors == "swiftlet-vmm: /dev/kvm lacks what is needed: KVM_CAP_IRQFD\n")
     }
 
     /// Runs the monitor; it must end by itself with these messages and leave nothing behind.

@@ -123,15 +123,14 @@ final class Guest {
         if let terminal { close(terminal) }
     }
 
-    /// Waits for `text` in what was printed after the first `skipped` appearances of it.
+    /// Waits until `text` was printed so many times.
     func wait(
         for text: String, times: Int = 1, in capture: Capture? = nil,
         within seconds: Double = Guest.patience
     ) throws {
         let capture = capture ?? console
         try wait("\(times) x '\(text)'", within: seconds) {
-            let printed = capture.textLocked
-            if printed.components(separatedBy: text).count > times { return true }
+            if capture.countLocked(of: text) >= times { return true }
             if self.process.exitStatusLocked != nil, capture.isOverLocked || self.terminal != nil {
                 throw Failure(description: "the monitor ended before it printed '\(text)'")
             }
@@ -202,7 +201,7 @@ final class Guest {
         changed.lock()
         do {
             while try !condition() {
-                if console.textLocked.contains("Kernel panic") { problem = "the guest panicked" }
+                if console.countLocked(of: "Kernel panic") > 0 { problem = "the guest panicked" }
                 if problem != nil { break }
                 if !changed.wait(until: deadline) {
                     problem = "\(Int(seconds)) s passed without \(event)"
