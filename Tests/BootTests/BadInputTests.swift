@@ -213,7 +213,8 @@ struct BadInputTests {
         try expect(
             kernel, [["/dev/kvm", "may not be opened"]],
             through: Self.inNamespace(
-                Self.privateKVM(mode: 600), "exec setpriv --reuid 65534 --regid 65534 --clear-groups"))
+                Self.privateKVM(mode: 600),
+                "exec setpriv --reuid 65534 --regid 65534 --clear-groups"))
     }
 
     @Test("a KVM that lacks a capability is told of, with the capability's name")

@@ -14,7 +14,9 @@ struct NetworkTests {
 
     @Test(
         "100 MB go through the tap both ways unharmed",
-        arguments: [(1, "offload_csum=on"), (2, "offload_csum=off,offload_tso=off,offload_ufo=off")])
+        arguments: [
+            (1, "offload_csum=on"), (2, "offload_csum=off,offload_tso=off,offload_ufo=off"),
+        ])
     func transfer(number: Int, offloads: String) throws {
         let scratch = try Scratch()
         let subnet = "192.168.\(200 + number)"
@@ -77,7 +79,7 @@ struct NetworkTests {
         let random = open("/dev/urandom", O_RDONLY | O_CLOEXEC)
         block.withUnsafeMutableBytes { _ = read(random, $0.baseAddress, $0.count) }
         close(random)
-        FileManager.default.createFile(atPath: path, contents: nil)
+        _ = FileManager.default.createFile(atPath: path, contents: nil)
         let file = try #require(FileHandle(forWritingAtPath: path))
         for number in 0..<megabytes {
             block.replaceSubrange(0..<8, with: Data(String(format: "%08d", number).utf8))

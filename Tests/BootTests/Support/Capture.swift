@@ -44,7 +44,11 @@ final class Capture: @unchecked Sendable {
             let count = read(descriptor, &buffer, buffer.count)
             if count < 0, errno == EINTR { continue }
             changed.withLock {
-                if count > 0 { bytes.append(contentsOf: buffer[..<count].filter { $0 != 13 }) } else { isOver = true }
+                if count > 0 {
+                    bytes.append(contentsOf: buffer[..<count].filter { $0 != 13 })
+                } else {
+                    isOver = true
+                }
                 changed.broadcast()
             }
             if count <= 0 { break }
