@@ -61,6 +61,15 @@ let package = Package(
         suite("BootTests", []),
         suite(
             "VMMDevicesTests",
-            ["VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMVirtIO"]),
+            [
+                "VMMDevices", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost", "VMMStorage",
+                "VMMNetwork", "VMMVirtIO",
+            ]),
+        suite(
+            "VMMVirtIOTests", ["VMMVirtIO", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost"]),
+        suite("VMMHostTests", ["VMMHost", "VMMStorage", "VMMBase"]),
+        suite("VMMStorageTests", ["VMMStorage", "VMMHost"]),
+        suite("VMMNetworkTests", ["VMMNetwork"]),
+        suite("VMMMachineTests", ["VMMMachine", "VMMDevices", "VMMBase", "VMMHost"]),
     ]
 )

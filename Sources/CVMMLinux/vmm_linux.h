@@ -124,6 +124,16 @@ static inline int vmm_thread_kill(int64_t thread, int signal) {
     return (int)syscall(SYS_tgkill, getpid(), thread, signal);
 }
 
+// The CPUs that this process may use; the kernel returns the size of its mask in bytes.
+static inline int vmm_processor_count(void) {
+    unsigned long mask[1024 / sizeof(unsigned long)] = {0};
+    long size = syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask);
+    int count = 0;
+    for (long i = 0; i < size / (long)sizeof(unsigned long); i++)
+        count += __builtin_popcountl(mask[i]);
+    return count;
+}
+
 static inline int vmm_sigrtmin(void) { return SIGRTMIN; }
 
 // struct kvm_run keeps the port data at an offset inside its own mapping.
@@ -135,6 +145,12 @@ static inline void *vmm_kvm_run_data(struct kvm_run *run, uint64_t offset) {
 static inline void vmm_kvm_set_immediate_exit(struct kvm_run *run, uint8_t value) {
     __atomic_store_n(&run->immediate_exit, value, __ATOMIC_RELEASE);
 }
+
+// The linker's names for the bounds of the program's code (end(3)).
+extern char __executable_start[];
+extern char etext[];
+static inline void *vmm_code_start(void) { return __executable_start; }
+static inline void *vmm_code_end(void) { return etext; }
 
 // Kernel structs with a flexible array: header and entries in one block the caller allocates.
 _Static_assert(sizeof(struct kvm_cpuid_entry2) == 40, "KVM api 4.20");

@@ -78,12 +78,14 @@ struct MachineBuilder {
         } catch {
             throw problem(error)
         }
-        for load in plan.fileLoads {
-            let file = load.source == .kernel ? payload.kernel : payload.initramfs
-            guard let file else { continue }
-            try memory.load(
-                file, offset: load.fileOffset, count: load.byteCount, at: load.address)
+        let pieces = plan.fileLoads.compactMap { load in
+            (load.source == .kernel ? payload.kernel : payload.initramfs).map { file in
+                ParallelLoader.Piece(
+                    file: file, offset: load.fileOffset, count: load.byteCount,
+                    address: load.address)
+            }
         }
+        try ParallelLoader(pieces, into: memory).run()
         for blob in plan.blobs where !memory.copyIn(blob.bytes, at: blob.address) {
             throw MachineError("boot data at \(blob.address) lies outside memory")
         }

@@ -69,6 +69,7 @@ package final class Monitor {
         } catch {
             ending.end(.failed("\(error)"))
         }
+        ProcessMemory.dropStartupCode()
         // A stop that an earlier life left behind ends a run early: what counts is the event.
         while ending.event == nil, !wasInterrupted { control.run() }
         machine.stopVCPUs()

@@ -49,7 +49,8 @@ package final class FakeQueue {
             self.next = next
         }
 
-        var bytes: [UInt8] {
+        /// The 16 bytes of it.
+        package var bytes: [UInt8] {
             var builder = ByteBuilder()
             builder.append(address)
             builder.append(count)
@@ -221,6 +222,7 @@ package final class FakeQueue {
     }
 
     private func load32(at address: GuestAddress) -> UInt32 {
-        memory.loadDoubleWord(at: address) ?? 0
+        let bytes = memory.copyOut(address, count: 4) ?? [0, 0, 0, 0]
+        return bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
     }
 }

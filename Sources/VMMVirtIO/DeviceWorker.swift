@@ -58,6 +58,8 @@ package final class DeviceWorker {
             isActive = true
             try listen()
         } catch {
+            // Also one that got its queues and then failed must not keep them.
+            device.quiesce()
             fail(error)
         }
     }

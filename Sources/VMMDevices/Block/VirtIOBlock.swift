@@ -132,18 +132,22 @@ package final class VirtIOBlock: VirtIODevice {
 
     package func service(queue index: Int) throws(GuestFault) {
         guard let queue else { return }
+        // A queue's worth of requests, then the loop's other devices have their turn.
+        var budget = queue.size
         repeat {
             queue.suppressDoorbell()
             // At most one slot a descriptor: a queue's worth of requests is taken at once, and
             // the rest when slots come back.
-            while let slot = freeSlots.last, try queue.pop(into: slots[slot].chain) {
+            while budget > 0, let slot = freeSlots.last, try queue.pop(into: slots[slot].chain) {
+                budget -= 1
                 freeSlots.removeLast()
                 try start(slot)
             }
             engine?.submit()
             complete()
-        } while queue.armDoorbell() && !freeSlots.isEmpty
+        } while budget > 0 && queue.armDoorbell() && !freeSlots.isEmpty
         queue.notify()
+        if budget == 0 { queue.serviceAgain() }
     }
 
     package var wakeSources: [FileDescriptor] {
@@ -153,7 +157,6 @@ package final class VirtIOBlock: VirtIODevice {
     package func wake(source index: Int) throws(GuestFault) {
         let wasFull = freeSlots.isEmpty
         complete()
-        engine?.submit()
         queue?.notify()
         if wasFull, queue?.hasAvailable == true { try service(queue: 0) }
     }
@@ -163,6 +166,8 @@ package final class VirtIOBlock: VirtIODevice {
         guard let status = chain.writable.removeLastByte(),
             let request = BlockRequest(chain, disk: limits)
         else {
+            // Nothing is in flight for it: `quiesce` must not wait for this one.
+            freeSlots.append(slot)
             throw GuestFault("block request without header or status", UInt64(chain.head))
         }
         slots[slot].status = status
@@ -198,13 +203,15 @@ package final class VirtIOBlock: VirtIODevice {
         engine?.enqueue(operation, token: UInt64(slot))
     }
 
-    /// Takes all completions there are.
+    /// Takes all completions there are, and starts what follows from them: the rest of a short
+    /// transfer, the flush of a write-through write.
     private func complete() {
         while let completion = engine?.nextCompletion() {
             let slot = Int(completion.token)
             precondition(slots.indices.contains(slot), "a completion carries the token of a slot")
             finishOrGoOn(slot, completion.result)
         }
+        engine?.submit()
     }
 }
 

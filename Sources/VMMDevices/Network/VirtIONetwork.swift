@@ -38,8 +38,8 @@ package final class VirtIONetwork: VirtIODevice {
 
     private static let receiveQueue = 0
     private static let transmitQueue = 1
-    /// An Ethernet frame with a VLAN tag, behind its header.
-    private static let frameByteCount: UInt64 = 1518 + TapInterface.headerByteCount
+    /// An Ethernet frame behind its header: what receive buffers must hold at least (5.1.6.3).
+    private static let frameByteCount: UInt64 = 1514 + TapInterface.headerByteCount
     /// The largest segmented frame: 64 KiB of IP behind an Ethernet header.
     private static let largeFrameByteCount: UInt64 = 65550 + TapInterface.headerByteCount
     private static let linkUp: UInt16 = 1
@@ -56,9 +56,8 @@ package final class VirtIONetwork: VirtIODevice {
     private var receive: VirtQueue?
     private var transmit: VirtQueue?
     private var transmitChain: DescriptorChain?
-    /// Receive buffers taken from the queue and not filled yet, oldest first, then unused ones.
-    private var buffers: [DescriptorChain] = []
-    private var waiting = 0
+    /// Receive buffers taken from the queue and not filled yet.
+    private var waiting = WaitingBuffers([])
     /// All waiting buffers as one list, for a frame that spans several.
     private var room: GuestVector?
     private var usesMergeableBuffers = false
@@ -105,7 +104,8 @@ package final class VirtIONetwork: VirtIODevice {
             features & FeatureBit.guestLargeFrames == 0
             ? Self.frameByteCount : Self.largeFrameByteCount
         if let receive {
-            buffers = try receive.makeChains(usesMergeableBuffers ? Int(receive.size) : 1)
+            waiting = WaitingBuffers(
+                try receive.makeChains(usesMergeableBuffers ? Int(receive.size) : 1))
             room = try GuestVectorArena(vectors: 1, capacity: 1024).makeVector()
         }
         var accepted: TapInterface.Offloads = []
@@ -121,8 +121,7 @@ package final class VirtIONetwork: VirtIODevice {
         receive = nil
         transmit = nil
         transmitChain = nil
-        buffers = []
-        waiting = 0
+        waiting = WaitingBuffers([])
         room = nil
     }
 
@@ -175,20 +174,19 @@ package final class VirtIONetwork: VirtIODevice {
     /// Takes buffers until they hold the largest frame. False when the driver has not enough yet:
     /// it rings when it adds some.
     private func collectRoom(_ queue: VirtQueue, _ room: GuestVector) throws(GuestFault) -> Bool {
-        var total = buffers[..<waiting].reduce(UInt64(0)) { $0 + $1.writable.byteCount }
         queue.suppressDoorbell()
-        while total < neededByteCount, waiting < buffers.count {
-            guard try queue.pop(into: buffers[waiting]) else {
+        while waiting.byteCount < neededByteCount, let free = waiting.nextFree {
+            guard try queue.pop(into: free) else {
                 if queue.armDoorbell() { continue }
                 return false
             }
-            total += buffers[waiting].writable.byteCount
-            waiting += 1
-            if !usesMergeableBuffers { break }
+            waiting.addNextFree()
         }
-        guard waiting > 0 else { return false }
+        guard waiting.byteCount >= Self.frameByteCount else {
+            throw GuestFault("receive buffer smaller than a frame", waiting.byteCount)
+        }
         room.removeAll()
-        for buffer in buffers[..<waiting] where !room.append(buffer.writable) { break }
+        for index in 0..<waiting.count where !room.append(waiting[index].writable) { break }
         return true
     }
 
@@ -197,21 +195,18 @@ package final class VirtIONetwork: VirtIODevice {
         var rest = UInt64(count)
         var used = 0
         repeat {
-            rest -= min(rest, buffers[used].writable.byteCount)
+            rest -= min(rest, waiting[used].writable.byteCount)
             used += 1
-        } while rest > 0 && used < waiting
+        } while rest > 0 && used < waiting.count
         // The header's last field, the number of buffers (5.1.6.1).
-        buffers[0].writable.store(UInt8(truncatingIfNeeded: used), at: 10)
-        buffers[0].writable.store(UInt8(truncatingIfNeeded: used >> 8), at: 11)
+        waiting[0].writable.store(UInt8(truncatingIfNeeded: used), at: 10)
+        waiting[0].writable.store(UInt8(truncatingIfNeeded: used >> 8), at: 11)
         rest = UInt64(count)
-        for buffer in buffers[..<used] {
+        for _ in 0..<used {
+            let buffer = waiting.removeFirst()
             let part = min(rest, buffer.writable.byteCount)
             rest -= part
             queue.push(buffer, written: UInt32(clamping: part))
         }
-        // Used ones go behind the waiting ones, in their order.
-        buffers.append(contentsOf: buffers[..<used])
-        buffers.removeFirst(used)
-        waiting -= used
     }
 }

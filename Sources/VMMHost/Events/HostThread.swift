@@ -44,6 +44,11 @@ package final class HostThread: @unchecked Sendable {
         }
     }
 
+    /// How many CPUs this process may run on.
+    package static var processorCount: Int {
+        max(1, Int(vmm_processor_count()))
+    }
+
     /// Waits for the body's end. Later calls return at once.
     package func join() {
         if joined.exchange(true, ordering: .acquiringAndReleasing) { return }

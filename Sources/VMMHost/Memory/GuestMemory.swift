@@ -77,10 +77,12 @@ import VMMBase
 
 // Fields and blocks.
 extension GuestMemory {
-    /// One little-endian load, or nil outside RAM.
-    package func loadDoubleWord(at address: GuestAddress) -> UInt32? {
-        // SAFETY: pointer(at:count:) checked four bytes.
-        unsafe pointer(at: address, count: 4).map { unsafe vmm_load_32($0) }
+    /// Two little-endian 64-bit loads, or nil outside RAM: a ring's descriptor.
+    @inlinable
+    package func loadPair(at address: GuestAddress) -> (low: UInt64, high: UInt64)? {
+        guard let pointer = unsafe pointer(at: address, count: 16) else { return nil }
+        // SAFETY: pointer(at:count:) checked sixteen bytes.
+        return unsafe (vmm_load_64(pointer), vmm_load_64(pointer + 8))
     }
 
     /// Copies host bytes into RAM; false when they do not fit in one region.

@@ -9,8 +9,8 @@ import VMMBase
     private let capacity: Int
     private var first = 0
     private var end = 0
-    /// The sum of the slices' lengths in bytes.
-    package private(set) var byteCount: UInt64 = 0
+    /// Private, so that the compiler sees all accesses and checks none at run time (hot path).
+    private var total: UInt64 = 0
     private let arena: GuestVectorArena
 
     init(storage: UnsafeMutablePointer<iovec>, capacity: Int, arena: GuestVectorArena) {
@@ -19,6 +19,8 @@ import VMMBase
         self.arena = arena
     }
 
+    /// The sum of the slices' lengths in bytes.
+    package var byteCount: UInt64 { total }
     /// How many slices there are.
     package var count: Int { end - first }
     package var isEmpty: Bool { byteCount == 0 }
@@ -28,7 +30,7 @@ import VMMBase
     package func removeAll() {
         first = 0
         end = 0
-        byteCount = 0
+        total = 0
     }
 
     /// Adds a slice. False when it is not RAM of one region or there is no room.
@@ -40,7 +42,7 @@ import VMMBase
         // SAFETY: end < capacity, the room that the arena gave this vector.
         unsafe storage[end] = iovec(iov_base: pointer, iov_len: Int(count))
         end += 1
-        byteCount += UInt64(count)
+        total += UInt64(count)
         return true
     }
 
@@ -52,14 +54,14 @@ import VMMBase
             unsafe storage[end] = other.storage[index]
             end += 1
         }
-        byteCount += other.byteCount
+        total += other.byteCount
         return true
     }
 
     /// Drops the first `count` bytes (at most all).
     package func removeFirst(_ count: Int) {
         var rest = min(UInt64(count), byteCount)
-        byteCount -= rest
+        total -= rest
         while rest > 0 {
             // SAFETY: rest > 0 means that a slice is left, so first < end.
             let length = unsafe UInt64(storage[first].iov_len)
@@ -82,10 +84,10 @@ import VMMBase
             let excess = byteCount - count
             if length <= excess {
                 end -= 1
-                byteCount -= length
+                total -= length
             } else {
                 unsafe storage[end - 1].iov_len -= Int(excess)
-                byteCount -= excess
+                total -= excess
             }
         }
     }

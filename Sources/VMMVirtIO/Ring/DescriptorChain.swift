@@ -5,7 +5,9 @@ import VMMHost
 /// request to request, so that none is allocated on the way.
 package final class DescriptorChain {
     /// Names the request when it is given back.
-    package private(set) var head: UInt16 = 0
+    package var head: UInt16 { currentHead }
+    /// Private, so that the compiler sees all accesses and checks none at run time (hot path).
+    private var currentHead: UInt16 = 0
     /// Device-readable memory, in order.
     package let readable: GuestVector
     /// Device-writable memory, in order; in a chain it follows all that is readable.
@@ -17,7 +19,7 @@ package final class DescriptorChain {
     }
 
     func begin(_ head: UInt16) {
-        self.head = head
+        currentHead = head
         readable.removeAll()
         writable.removeAll()
     }

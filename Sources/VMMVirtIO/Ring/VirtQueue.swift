@@ -108,7 +108,9 @@ package final class VirtQueue {
         // A chain visits each descriptor at most once; more steps than that is a loop.
         for _ in 0..<size {
             guard index < size else { throw GuestFault("descriptor index", UInt64(index)) }
-            let entry = Descriptor(descriptors, Int(index))
+            let offset = Int(index) &* Self.descriptorSize
+            let entry = Descriptor(
+                descriptors.load64(offset), descriptors.load64(offset &+ 8))
             if entry.flags & DescriptorFlag.indirect != 0 {
                 return try walk(indirect: entry, into: chain)
             }
@@ -120,35 +122,39 @@ package final class VirtQueue {
     }
 
     private func walk(indirect table: Descriptor, into chain: DescriptorChain) throws(GuestFault) {
-        let count = Int(table.length) / Self.descriptorSize
+        let count = UInt64(table.length) / UInt64(Self.descriptorSize)
         guard allowsIndirect, table.flags & DescriptorFlag.next == 0, count > 0,
-            count <= Int(size), Int(table.length) % Self.descriptorSize == 0,
-            let window = GuestWindow(
-                memory, at: table.address, count: Int(table.length), alignment: 1)
+            count <= UInt64(size), UInt64(table.length) % UInt64(Self.descriptorSize) == 0
         else { throw GuestFault("indirect descriptor table", table.address.rawValue) }
-        var index = 0
+        var index: UInt64 = 0
         for _ in 0..<count {
-            let entry = Descriptor(window, index)
+            let offset = index &* UInt64(Self.descriptorSize)
+            guard let address = table.address.advanced(by: offset),
+                let pair = memory.loadPair(at: address)
+            else { throw GuestFault("indirect table outside memory", table.address.rawValue) }
+            let entry = Descriptor(pair.low, pair.high)
             guard entry.flags & DescriptorFlag.indirect == 0 else {
-                throw GuestFault("indirect table inside an indirect table", UInt64(index))
+                throw GuestFault("indirect table inside an indirect table", index)
             }
             try add(entry, to: chain)
             if entry.flags & DescriptorFlag.next == 0 { return }
-            index = Int(entry.next)
-            guard index < count else { throw GuestFault("indirect index", UInt64(index)) }
+            index = UInt64(entry.next)
+            guard index < count else { throw GuestFault("indirect index", index) }
         }
         throw GuestFault("indirect chain loops", table.address.rawValue)
     }
 
     private func add(_ entry: Descriptor, to chain: DescriptorChain) throws(GuestFault) {
-        let isWritable = entry.flags & DescriptorFlag.write != 0
-        guard isWritable || chain.writable.count == 0 else {
-            throw GuestFault("readable descriptor after a writable one", entry.address.rawValue)
+        let isAdded: Bool
+        if entry.flags & DescriptorFlag.write != 0 {
+            isAdded = chain.writable.append(entry.address, count: entry.length, in: memory)
+        } else {
+            guard chain.writable.count == 0 else {
+                throw GuestFault("readable descriptor after a writable one", entry.address.rawValue)
+            }
+            isAdded = chain.readable.append(entry.address, count: entry.length, in: memory)
         }
-        let vector = isWritable ? chain.writable : chain.readable
-        guard vector.append(entry.address, count: entry.length, in: memory) else {
-            throw GuestFault("descriptor outside memory", entry.address.rawValue)
-        }
+        guard isAdded else { throw GuestFault("descriptor outside memory", entry.address.rawValue) }
     }
 
     /// A descriptor, fetched once: the guest may change it while we look.
@@ -158,12 +164,12 @@ package final class VirtQueue {
         let flags: UInt16
         let next: UInt16
 
-        init(_ table: GuestWindow, _ index: Int) {
-            let offset = index &* VirtQueue.descriptorSize
-            address = GuestAddress(table.load64(offset))
-            length = table.load32(offset &+ 8)
-            flags = table.load16(offset &+ 12)
-            next = table.load16(offset &+ 14)
+        /// Address in the first eight bytes; length, flags and next in the others (2.7.5).
+        init(_ low: UInt64, _ high: UInt64) {
+            address = GuestAddress(low)
+            length = UInt32(truncatingIfNeeded: high)
+            flags = UInt16(truncatingIfNeeded: high >> 32)
+            next = UInt16(truncatingIfNeeded: high >> 48)
         }
     }
 

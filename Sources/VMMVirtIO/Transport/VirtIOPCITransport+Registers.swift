@@ -132,7 +132,10 @@ extension VirtIOPCITransport: BusDevice {
     }
 
     private func setFeatures(_ word: UInt32, _ state: inout State) {
-        guard state.driverFeatureSelect < 2, state.status & VirtIOPCI.Status.featuresOK == 0 else {
+        guard state.status & VirtIOPCI.Status.featuresOK == 0 else { return }
+        guard state.driverFeatureSelect < 2 else {
+            // Nothing is offered there; what the driver took nevertheless fails FEATURES_OK.
+            if word != 0 { state.hasForeignFeatures = true }
             return
         }
         let shift = 32 * UInt64(state.driverFeatureSelect)
@@ -187,7 +190,7 @@ extension VirtIOPCITransport: BusDevice {
         // Bits are only ever added; the device alone sets NEEDS_RESET.
         var status = state.status | (value & ~VirtIOPCI.Status.needsReset)
         let acceptable =
-            state.driverFeatures & ~offeredFeatures == 0
+            !state.hasForeignFeatures && state.driverFeatures & ~offeredFeatures == 0
             && state.driverFeatures & Feature.version1 != 0
         if status & VirtIOPCI.Status.featuresOK != 0, !acceptable {
             status &= ~VirtIOPCI.Status.featuresOK
@@ -198,6 +201,8 @@ extension VirtIOPCITransport: BusDevice {
         state.status = status
         guard starts else { return .none }
         state.phase = .active
+        // A write from now on is one to the active device: it gets a message behind activation.
+        state.coversWrites = false
         return .activate(
             DeviceWorker.Activation(
                 layouts: state.queues.map { $0.isEnabled ? $0.layout : nil },
@@ -223,15 +228,19 @@ extension VirtIOPCITransport: BusDevice {
 
     private func writeDevice(_ start: Int, _ width: AccessWidth, _ value: UInt64) {
         let writable = writableConfiguration
-        let changed = state.withLock { state -> [UInt8]? in
+        let isFirst = state.withLock { state -> Bool in
             var isChanged = false
             for index in 0..<width.byteCount where writable.contains(start + index) {
                 state.configuration[start + index] =
                     UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
                 isChanged = true
             }
-            return isChanged ? state.configuration : nil
+            // One message for any number of writes: a guest cannot make the loop's queue grow.
+            guard isChanged, !state.coversWrites else { return false }
+            state.postedWrites += 1
+            state.coversWrites = true
+            return true
         }
-        if let changed { configurationWritten(changed) }
+        if isFirst { configurationWritten() }
     }
 }

@@ -26,6 +26,8 @@ package final class VirtIOPCITransport: Sendable {
         var deviceFeatureSelect: UInt32 = 0
         var driverFeatureSelect: UInt32 = 0
         var driverFeatures: UInt64 = 0
+        /// The driver took a feature above bit 63, where none is offered.
+        var hasForeignFeatures = false
         var queueSelect: UInt16 = 0
         var queues: [Queue]
         var configurationVector = MSIX.noVector
@@ -33,6 +35,10 @@ package final class VirtIOPCITransport: Sendable {
         var configuration: [UInt8]
         var generation: UInt8 = 0
         var hasUnreadChange = false
+        /// How often the loop has yet to tell the device what the driver wrote.
+        var postedWrites = 0
+        /// The last of these tells of further writes, too.
+        var coversWrites = false
         var phase = Phase.idle
         var pci: PCIConfiguration
         /// Where the BAR answers on the memory bus at present.
@@ -46,6 +52,7 @@ package final class VirtIOPCITransport: Sendable {
             deviceFeatureSelect = 0
             driverFeatureSelect = 0
             driverFeatures = 0
+            hasForeignFeatures = false
             queueSelect = 0
             queues = Self.queues(queueSizes)
             configurationVector = MSIX.noVector
@@ -116,6 +123,10 @@ package final class VirtIOPCITransport: Sendable {
     let plug: Plug
     let state: Mutex<State>
     private let worker: LoopBound<DeviceWorker>
+    /// Held while the BAR moves or doorbells are bound, so that two vCPUs that move it at once do
+    /// not leave a range behind. Taken before any other lock.
+    private let placement = Mutex<Void>(())
+    private let limiter: LogLimiter
     /// Where the PCI-access and MSI-X capabilities start in configuration space.
     let accessCapability: Int
     let msixCapability: Int
@@ -133,6 +144,7 @@ package final class VirtIOPCITransport: Sendable {
         let doorbells = try traits.queueSizes.map { _ throws(HostError) in try EventFD() }
         self.doorbells = doorbells
         self.plug = plug
+        limiter = LogLimiter(clock: plug.clock)
         var pci = Self.makeConfiguration(
             traits.type, vectors: traits.queueSizes.count + 1, barAddress: barAddress)
         accessCapability = pci.access
@@ -161,7 +173,7 @@ package final class VirtIOPCITransport: Sendable {
 
     /// The driver set DRIVER_OK. Called without the lock.
     func activate(_ activation: DeviceWorker.Activation) {
-        bindDoorbells()
+        placement.withLock { _ in bindDoorbells() }
         plug.loop.post { [worker] in
             worker.withValue { $0.activate(activation) }
         }
@@ -176,9 +188,13 @@ package final class VirtIOPCITransport: Sendable {
     }
 
     private func finishReset() {
-        unbindDoorbells()
+        placement.withLock { _ in unbindDoorbells() }
         let sizes = queueSizes
-        state.withLock { $0.resetDevice(queueSizes: sizes) }
+        let configuration = worker.withValue { $0.device.configuration }
+        state.withLock { state in
+            state.resetDevice(queueSizes: sizes)
+            if state.postedWrites == 0 { state.configuration = configuration }
+        }
     }
 
     /// Takes the device back from the guest; on the loop's thread, or after it has ended.
@@ -211,10 +227,20 @@ package final class VirtIOPCITransport: Sendable {
         if let vector { msix.signal(vector) }
     }
 
-    /// Tells the device what the driver wrote into its configuration. Called without the lock.
-    func configurationWritten(_ bytes: [UInt8]) {
-        plug.loop.post { [worker] in
-            worker.withValue { $0.device.configurationWritten(bytes) }
+    /// Tells the device what the driver wrote into its configuration, and takes over what the
+    /// device made of it. Called without the lock, once for all writes that are under way.
+    func configurationWritten() {
+        plug.loop.post { [self] in
+            let bytes = state.withLock { state in
+                state.postedWrites -= 1
+                if state.postedWrites == 0 { state.coversWrites = false }
+                return state.configuration
+            }
+            let accepted = worker.withValue { worker in
+                worker.device.configurationWritten(bytes)
+                return worker.device.configuration
+            }
+            state.withLock { if $0.postedWrites == 0 { $0.configuration = accepted } }
         }
     }
 
@@ -222,6 +248,10 @@ package final class VirtIOPCITransport: Sendable {
 
     /// Makes the memory bus answer where the BAR is now.
     func remap() throws {
+        try placement.withLock { _ in try move() }
+    }
+
+    private func move() throws {
         let (old, new) = state.withLock { state in
             let wanted = state.pci.barRange(VirtIOPCI.barIndex)
             // While decoding is off the old range stays and reads as all ones: guests switch it
@@ -251,9 +281,9 @@ package final class VirtIOPCITransport: Sendable {
             guard let base = state.mapped?.start else { return [] }
             return state.queues.indices.compactMap { index in
                 let offset = VirtIOPCI.notifyOffset + UInt64(index) * VirtIOPCI.notifyMultiplier
-                guard state.queues[index].isEnabled, let address = base.advanced(by: offset) else {
-                    return nil
-                }
+                guard state.queues[index].isEnabled, let address = base.advanced(by: offset),
+                    !state.boundDoorbells.contains(where: { $0.queue == index })
+                else { return nil }
                 return (index, address)
             }
         }
@@ -264,7 +294,7 @@ package final class VirtIOPCITransport: Sendable {
                 bound.append(target)
             } catch {
                 // Slower, not wrong: the write then exits to us and signals the same eventfd.
-                Log.warning("\(id): doorbell of queue \(target.queue) not bound: \(error)")
+                limiter.warn("\(id): doorbell of queue \(target.queue) not bound: \(error)")
             }
         }
         state.withLock { $0.boundDoorbells += bound }
