@@ -201,6 +201,24 @@ struct BadInputTests {
         #expect(try guest.waitForExit() == 0)
     }
 
+    @Test("a terminal is as before after a mistake")
+    func terminal() throws {
+        // Found before and after the terminal is made raw.
+        for (memory, option) in [
+            ("size=256M", ["--rng", "src=/does/not/exist"]), ("size=16M", []),
+        ] {
+            var boot = Boot("echo never")
+            boot.memory = memory
+            boot.options = option
+            boot.onTerminal = true
+            let guest = try boot.start(Scratch())
+
+            #expect(try guest.waitForExit() == 1)
+            #expect(!guest.firstSettings.isEmpty)
+            #expect(guest.terminalSettings == guest.firstSettings)
+        }
+    }
+
     @Test("a machine without KVM is told of")
     func noKVM() throws {
         let kernel = ["--kernel", try Kernel.standard.path]

@@ -131,10 +131,10 @@ struct PlatformTests {
             say moved "$(queues "$old") $(queues "$new")"
             put 4 0
             say disabled "$(queues "$old") $(queues "$new")"
-            # Linux finds it at its new place.
+            # Linux finds it again, and gives it a place of its own choice.
             echo 1 >"$device/remove"
             echo 1 >/sys/bus/pci/rescan
-            [ "$(($(head -n 1 "$device/resource" | cut -d ' ' -f 1)))" = "$new" ] && say place new
+            say found "$(queues "$(head -n 1 "$device/resource" | cut -d ' ' -f 1)")"
             say random "$(head -c 64 /dev/hwrng | wc -c)"
             """)
         boot.kernelWords = ["iomem=relaxed"]
@@ -150,7 +150,7 @@ struct PlatformTests {
         #expect(size >= 4096 && size.nonzeroBitCount == 1)
         let mask = try #require(UInt64(guest.told("mask"), radix: 16))
         #expect(~(mask & ~0xf) &+ 1 == UInt64(size))
-        #expect(try guest.told("place") == "new")
+        #expect(try guest.told("found") == "0x0001")
         #expect(try guest.number("random") == 64)
     }
 }
