@@ -26,7 +26,9 @@ package final class Machine {
 
     /// Ends all vCPU threads. The guest stands still afterwards.
     package func stopVCPUs() {
-        for vcpu in vcpus { vcpu.stop() }
+        // All are asked before any is waited for: one may be busy with what another one does.
+        for vcpu in vcpus { vcpu.requestStop() }
+        for vcpu in vcpus { vcpu.join() }
     }
 
     /// Takes the devices back. When the I/O loop's thread has ended, and the vCPUs stand still.

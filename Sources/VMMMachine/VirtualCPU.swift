@@ -45,10 +45,14 @@ final class VirtualCPU: Sendable {
         thread.withLock { $0 = started }
     }
 
-    /// Ends the thread after the exit at hand. Returns when it has ended.
-    func stop() {
+    /// Makes the thread end after the exit at hand.
+    func requestStop() {
         command.store(.stop, ordering: .releasing)
         cpu.kick()
+    }
+
+    /// Returns when the thread has ended.
+    func join() {
         thread.withLock { $0 }?.join()
     }
 

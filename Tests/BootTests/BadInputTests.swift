@@ -88,9 +88,9 @@ struct BadInputTests {
         let files = [
             scratch("missing"),
             try scratch.file("empty"),
-            try scratch.file("short-elf", [UInt8](elf.prefix(1 << 20))),
-            try scratch.file("elf-header", [UInt8](elf.prefix(64))),
-            try scratch.file("short-bzimage", [UInt8](bzImage.prefix(1 << 20))),
+            try scratch.file("short-elf", elf.prefix(1 << 20)),
+            try scratch.file("elf-header", elf.prefix(64)),
+            try scratch.file("short-bzimage", bzImage.prefix(1 << 20)),
             try scratch.file("text", String(repeating: "I am no kernel.\n", count: 1000)),
             scratch.path,
             "/dev/null",
@@ -201,6 +201,24 @@ struct BadInputTests {
         #expect(try guest.waitForExit() == 0)
     }
 
+    @Test("a terminal is as before after a mistake")
+    func terminal() throws {
+        // Found before and after the terminal is made raw.
+        for (memory, option) in [
+            ("size=256M", ["--rng", "src=/does/not/exist"]), ("size=16M", []),
+        ] {
+            var boot = Boot("echo never")
+            boot.memory = memory
+            boot.options = option
+            boot.onTerminal = true
+            let guest = try boot.start(Scratch())
+
+            #expect(try guest.waitForExit() == 1)
+            #expect(!guest.firstSettings.isEmpty)
+            #expect(guest.terminalSettings == guest.firstSettings)
+        }
+    }
+
     @Test("a machine without KVM is told of")
     func noKVM() throws {
         let kernel = ["--kernel", try Kernel.standard.path]
@@ -215,6 +233,23 @@ struct BadInputTests {
             through: Self.inNamespace(
                 Self.privateKVM(mode: 600),
                 "exec setpriv --reuid 65534 --regid 65534 --clear-groups"))
+<<<<<<< HEAD
+=======
+    }
+
+    @Test("a KVM that lacks a capability is told of, with the capability's name")
+    func lackingKVM() throws {
+        let kernel = try Kernel.standard.path
+        let monitor = try Bed.monitor
+        // KVM_CAP_IRQFD.
+        let result = try SystemCallFilter.withoutCapability(32) {
+            let result = try HostCommand([monitor, "--kernel", kernel])
+            return (status: result.status, errors: result.errors)
+        }
+
+        #expect(result.status == 1)
+        #expect(result.errors == "swiftlet-vmm: /dev/kvm lacks what is needed: KVM_CAP_IRQFD\n")
+>>>>>>> boot
     }
 
     /// Runs the monitor; it must end by itself with these messages and leave nothing behind.

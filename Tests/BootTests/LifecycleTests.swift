@@ -56,17 +56,64 @@ struct LifecycleTests {
         boot.cpus = "boot=2"
         boot.options = ["--net", "tap=swl-sig\(signal)"]
         let guest = try boot.start(scratch)
-        let before = guest.terminalSettings
         try guest.wait(for: "ready")
-        #expect(guest.terminalSettings != before)
+        #expect(guest.terminalSettings != guest.firstSettings)
         #expect(scratch.exists("socket"))
         #expect(try Bed.interfaces.contains("swl-sig\(signal)"))
 
         guest.process.send(signal)
 
         #expect(try guest.waitForExit(within: 30) == 0)
-        #expect(guest.terminalSettings == before)
+        #expect(guest.terminalSettings == guest.firstSettings)
         #expect(!scratch.exists("socket"))
         #expect(try !Bed.interfaces.contains("swl-sig\(signal)"))
+    }
+
+    @Test("a vCPU that cannot run on ends the monitor with a message")
+    func failure() throws {
+        let scratch = try Scratch()
+        // Jumps to where no memory is: mov $0xd0000000, %eax; jmp *%eax
+        let kernel = try scratch.file("kernel", Self.kernel([0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0]))
+        let words = [
+            try Bed.monitor, "--kernel", kernel, "--serial",
+            "socket=\(scratch("socket"))", "--console", "off", "--net", "tap=swl-fail",
+        ]
+        let guest = try Guest(words, in: scratch)
+
+        #expect(try guest.waitForExit() == 1)
+        let lines = guest.errors.text.split(separator: "\n")
+        #expect(lines.count == 1)
+        #expect(lines.first?.contains("vCPU 0") == true, "\(lines)")
+        #expect(!scratch.exists("socket"))
+        #expect(try !Bed.interfaces.contains("swl-fail"))
+    }
+
+    /// An ELF file whose PVH entry is this code, at 1 MiB.
+    private static func kernel(_ code: [UInt8]) -> Data {
+        var bytes: [UInt8] = []
+        func add(_ value: Int, _ count: Int) {
+            for index in 0..<count { bytes.append(UInt8(value >> (8 * index) & 0xff)) }
+        }
+        let entry = 0x10_0000
+        let noteOffset = 64 + 2 * 56
+        bytes += [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1] + [UInt8](repeating: 0, count: 9)
+        // Executable, x86-64, version, entry, program headers, sections, flags, sizes.
+        for (value, count) in [(2, 2), (62, 2), (1, 4), (entry, 8), (64, 8), (0, 8), (0, 4)] {
+            add(value, count)
+        }
+        for value in [64, 56, 2, 64, 0, 0] { add(value, 2) }
+        func segment(_ type: Int, offset: Int, address: Int, count: Int) {
+            add(type, 4)
+            add(5, 4)
+            for value in [offset, address, address, count, count, 4] { add(value, 8) }
+        }
+        segment(1, offset: 0x1000, address: entry, count: code.count)
+        segment(4, offset: noteOffset, address: 0, count: 20)
+        // XEN_ELFNOTE_PHYS32_ENTRY
+        for value in [4, 4, 18] { add(value, 4) }
+        bytes += [UInt8]("Xen".utf8) + [0]
+        add(entry, 4)
+        bytes += [UInt8](repeating: 0, count: 0x1000 - bytes.count) + code
+        return Data(bytes)
     }
 }

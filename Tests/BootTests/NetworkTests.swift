@@ -18,12 +18,11 @@ struct NetworkTests {
             (1, "offload_csum=on"), (2, "offload_csum=off,offload_tso=off,offload_ufo=off"),
         ])
     func transfer(number: Int, offloads: String) throws {
-        let bytes = 100_000_000
         let scratch = try Scratch()
         let subnet = "192.168.\(200 + number)"
         let mac = "12:34:56:78:9a:0\(number)"
         let sent = scratch("sent")
-        try HostCommand.run("sh", "-c", "head -c \(bytes) /dev/urandom >\(sent)")
+        try Self.makeFile(sent, megabytes: 100)
         var boot = Boot(
             """
             say mac "$(cat /sys/class/net/eth0/address)"
@@ -72,6 +71,21 @@ struct NetworkTests {
         }
         #expect(features[Feature.mergeable.rawValue] == "1")
         #expect(try !Bed.interfaces.contains("swl-tcp\(number)"))
+    }
+
+    /// Random bytes are dear in the bed: one megabyte again and again, each with its number.
+    private static func makeFile(_ path: String, megabytes: Int) throws {
+        var block = Data(count: 1_000_000)
+        let random = open("/dev/urandom", O_RDONLY | O_CLOEXEC)
+        block.withUnsafeMutableBytes { _ = read(random, $0.baseAddress, $0.count) }
+        close(random)
+        _ = FileManager.default.createFile(atPath: path, contents: nil)
+        let file = try #require(FileHandle(forWritingAtPath: path))
+        for number in 0..<megabytes {
+            block.replaceSubrange(0..<8, with: Data(String(format: "%08d", number).utf8))
+            try file.write(contentsOf: block)
+        }
+        try file.close()
     }
 
     @Test("taps get names by themselves, and go with the monitor")

@@ -10,7 +10,8 @@ struct ProcessorTests {
             say count "$(nproc)"
             cpu=0
             while [ $cpu -lt \(count) ]; do
-                say ran-on "$(taskset "$(printf %x $((1 << cpu)))" awk '{ print $39 }' /proc/self/stat)"
+                mask=$(printf %x $((1 << cpu)))
+                say ran-on "$(taskset "$mask" awk '{ print $39 }' /proc/self/stat)"
                 cpu=$((cpu + 1))
             done
             """)

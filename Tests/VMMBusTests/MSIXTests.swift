@@ -5,9 +5,12 @@ import VMMBus
 
 private final class RecordingInterrupt: MessageInterrupt {
     let log = Mutex<[String]>([])
+    /// Called while a route is on its way, as another thread could.
+    let duringRoute = Mutex<(@Sendable () -> Void)?>(nil)
 
     func route(_ message: InterruptMessage?) {
         let text = message.map { "route \(String($0.address, radix: 16)) \($0.data)" } ?? "unroute"
+        duringRoute.withLock { $0 }?()
         log.withLock { $0.append(text) }
     }
     func signal() { log.withLock { $0.append("signal") } }
@@ -65,6 +68,30 @@ struct MSIXTests {
         #expect(pendingBits == 0b10)
         #expect(source.entries(1) == ["route fee00000 41", "signal"])
         #expect(msix.readPending(offset: 0, width: .quadWord) == 0)
+    }
+
+    @Test("an interrupt that comes while its route is on the way follows it")
+    func signalDuringRoute() {
+        let vector = source.made.withLock { $0[1] }
+        vector.duringRoute.withLock { $0 = { [msix] in msix.signal(1) } }
+        program(masked: false)
+
+        msix.setControl(enabled: true, functionMasked: false)
+
+        #expect(source.entries(1) == ["route fee00000 41", "signal"])
+    }
+
+    @Test("a message that changes while its route is on the way is routed next")
+    func changeDuringRoute() {
+        let vector = source.made.withLock { $0[1] }
+        vector.duringRoute.withLock {
+            $0 = { [msix] in msix.writeTable(offset: 24, width: .doubleWord, value: 42) }
+        }
+        program(masked: false)
+
+        msix.setControl(enabled: true, functionMasked: false)
+
+        #expect(source.entries(1) == ["route fee00000 41", "route fee00000 42"])
     }
 
     @Test("the function mask holds back every vector")

@@ -15,6 +15,8 @@ package final class MSIX: Sendable {
         var isPending = false
         /// What the vector's route was last set to, so that only changes reach the kernel.
         var routed: InterruptMessage?
+        /// A thread carries a route to the kernel; until it is there, interrupts are pending.
+        var isRouting = false
 
         var message: InterruptMessage { InterruptMessage(address: address, data: data) }
     }
@@ -51,11 +53,9 @@ package final class MSIX: Sendable {
         guard index < vectors.count else { return }
         let deliver = state.withLock { state in
             guard state.isEnabled else { return false }
-            if state.isFunctionMasked || state.entries[index].isMasked {
-                state.entries[index].isPending = true
-                return false
-            }
-            return true
+            if Self.isDeliverable(index, state), !state.entries[index].isRouting { return true }
+            state.entries[index].isPending = true
+            return false
         }
         if deliver { vectors[index].signal() }
     }
@@ -123,29 +123,43 @@ package final class MSIX: Sendable {
         case signal(Int)
     }
 
+    private static func isDeliverable(_ index: Int, _ state: State) -> Bool {
+        state.isEnabled && !state.isFunctionMasked && !state.entries[index].isMasked
+    }
+
+    /// What the entry needs now. While a thread routes it, that thread sees to the rest.
     private static func settle(_ index: Int, _ state: inout State) -> [Effect] {
-        guard state.isEnabled, !state.isFunctionMasked, !state.entries[index].isMasked else {
-            return []
-        }
-        var effects: [Effect] = []
+        guard isDeliverable(index, state), !state.entries[index].isRouting else { return [] }
         let message = state.entries[index].message
         if state.entries[index].routed != message {
             state.entries[index].routed = message
-            effects.append(.route(index, message))
+            state.entries[index].isRouting = true
+            return [.route(index, message)]
         }
-        if state.entries[index].isPending {
-            state.entries[index].isPending = false
-            effects.append(.signal(index))
-        }
-        return effects
+        guard state.entries[index].isPending else { return [] }
+        state.entries[index].isPending = false
+        return [.signal(index)]
     }
 
     private func perform(_ effects: [Effect]) {
         for effect in effects {
-            switch effect {
-            case .route(let index, let message): vectors[index].route(message)
-            case .signal(let index): vectors[index].signal()
+            var next: Effect? = effect
+            while let current = next { next = perform(current) }
+        }
+    }
+
+    /// Carries one effect out; returns what has to follow it.
+    private func perform(_ effect: Effect) -> Effect? {
+        switch effect {
+        case .route(let index, let message):
+            vectors[index].route(message)
+            return state.withLock { state in
+                state.entries[index].isRouting = false
+                return Self.settle(index, &state).first
             }
+        case .signal(let index):
+            vectors[index].signal()
+            return nil
         }
     }
 }

@@ -4,7 +4,7 @@ import Foundation
 /// `changed`.
 final class Capture: @unchecked Sendable {
     private let changed: NSCondition
-    private var bytes: [UInt8] = []
+    private var bytes = Data()
     private var isOver = false
 
     /// Takes ownership of the descriptor.
@@ -17,9 +17,22 @@ final class Capture: @unchecked Sendable {
         changed.withLock { textLocked }
     }
 
-    /// For a caller that holds the lock of `changed`. Without the terminal's carriage returns.
+    /// Without the terminal's carriage returns. For a caller that holds the lock of `changed`.
     var textLocked: String {
-        String(decoding: bytes.filter { $0 != 13 }, as: UTF8.self)
+        String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// How often `text` was printed. For a caller that holds the lock of `changed`, which may ask
+    /// at each new byte: a plain search, for these tests are compiled without optimization.
+    func countLocked(of text: String) -> Int {
+        let word = Data(text.utf8)
+        var count = 0
+        var rest = bytes.startIndex
+        while let found = bytes.range(of: word, in: rest..<bytes.endIndex) {
+            count += 1
+            rest = found.upperBound
+        }
+        return count
     }
 
     /// Whether the other end is closed. For a caller that holds the lock of `changed`.
@@ -31,7 +44,11 @@ final class Capture: @unchecked Sendable {
             let count = read(descriptor, &buffer, buffer.count)
             if count < 0, errno == EINTR { continue }
             changed.withLock {
-                if count > 0 { bytes += buffer[..<count] } else { isOver = true }
+                if count > 0 {
+                    bytes.append(contentsOf: buffer[..<count].filter { $0 != 13 })
+                } else {
+                    isOver = true
+                }
                 changed.broadcast()
             }
             if count <= 0 { break }

@@ -73,7 +73,7 @@ struct Boot {
 /// One run of the monitor, killed at the end of the test if it still lives then.
 final class Guest {
     /// Long enough for a boot in a busy bed; a test that waits for it all has failed.
-    static let patience = 120.0
+    static let patience = 240.0
 
     struct Failure: Error, CustomStringConvertible {
         let description: String
@@ -87,6 +87,8 @@ final class Guest {
     let errors: Capture
     /// The terminal itself, to look at its settings.
     let terminal: Int32?
+    /// What they were before the monitor started.
+    let firstSettings: [UInt32]
     private let changed = NSCondition()
     private let input: Int32
 
@@ -96,6 +98,7 @@ final class Guest {
             let pair = try Pair.terminal()
             input = dup(pair.near)
             terminal = pair.far
+            firstSettings = Self.settings(of: pair.far)
             process = try ChildProcess(
                 words, input: pair.far, output: pair.far, errors: pair.far, changed: changed)
             console = Capture(pair.near, changed: changed)
@@ -106,6 +109,7 @@ final class Guest {
             let errorPipe = try Pair.pipe()
             input = inputPipe.far
             terminal = nil
+            firstSettings = []
             process = try ChildProcess(
                 words, input: inputPipe.near, output: outputPipe.far, errors: errorPipe.far,
                 changed: changed)
@@ -123,15 +127,14 @@ final class Guest {
         if let terminal { close(terminal) }
     }
 
-    /// Waits for `text` in what was printed after the first `skipped` appearances of it.
+    /// Waits until `text` was printed so many times.
     func wait(
         for text: String, times: Int = 1, in capture: Capture? = nil,
         within seconds: Double = Guest.patience
     ) throws {
         let capture = capture ?? console
         try wait("\(times) x '\(text)'", within: seconds) {
-            let printed = capture.textLocked
-            if printed.components(separatedBy: text).count > times { return true }
+            if capture.countLocked(of: text) >= times { return true }
             if self.process.exitStatusLocked != nil, capture.isOverLocked || self.terminal != nil {
                 throw Failure(description: "the monitor ended before it printed '\(text)'")
             }
@@ -188,9 +191,11 @@ final class Guest {
     }
 
     /// The settings of its terminal, in a form that can be compared.
-    var terminalSettings: [UInt32] {
+    var terminalSettings: [UInt32] { terminal.map(Self.settings) ?? [] }
+
+    static func settings(of terminal: Int32) -> [UInt32] {
         var settings = termios()
-        guard let terminal, tcgetattr(terminal, &settings) == 0 else { return [] }
+        guard tcgetattr(terminal, &settings) == 0 else { return [] }
         return [settings.c_iflag, settings.c_oflag, settings.c_cflag, settings.c_lflag]
     }
 
@@ -202,7 +207,7 @@ final class Guest {
         changed.lock()
         do {
             while try !condition() {
-                if console.textLocked.contains("Kernel panic") { problem = "the guest panicked" }
+                if console.countLocked(of: "Kernel panic") > 0 { problem = "the guest panicked" }
                 if problem != nil { break }
                 if !changed.wait(until: deadline) {
                     problem = "\(Int(seconds)) s passed without \(event)"

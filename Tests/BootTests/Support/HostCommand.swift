@@ -11,7 +11,7 @@ struct HostCommand {
     let errors: String
 
     /// Runs it to its end; `input` stays open for its time.
-    init(_ words: [String], input: Int32? = nil, within seconds: Double = 60) throws {
+    init(_ words: [String], input: Int32? = nil, within seconds: Double = 300) throws {
         let changed = NSCondition()
         let null = open("/dev/null", O_RDWR | O_CLOEXEC)
         defer { close(null) }

@@ -21,13 +21,13 @@ final class Scratch: Sendable {
     func callAsFunction(_ name: String) -> String { path + "/" + name }
 
     /// Makes a file and returns its path.
-    func file(_ name: String, _ content: [UInt8] = []) throws -> String {
-        try Data(content).write(to: URL(filePath: self(name)))
+    func file(_ name: String, _ content: Data = Data()) throws -> String {
+        try content.write(to: URL(filePath: self(name)))
         return self(name)
     }
 
     func file(_ name: String, _ content: String) throws -> String {
-        try file(name, [UInt8](content.utf8))
+        try file(name, Data(content.utf8))
     }
 
     /// Copies a file, so that every user can read and run it.
@@ -47,12 +47,13 @@ final class Scratch: Sendable {
         return self(name)
     }
 
-    func bytes(_ name: String) throws -> [UInt8] {
-        [UInt8](try Data(contentsOf: URL(filePath: self(name))))
+    func data(_ name: String) throws -> Data {
+        try Data(contentsOf: URL(filePath: self(name)))
     }
 
+    /// Without a terminal's carriage returns.
     func text(_ name: String) throws -> String {
-        String(decoding: try bytes(name).filter { $0 != 13 }, as: UTF8.self)
+        String(decoding: try data(name), as: UTF8.self).replacing("\r\n", with: "\n")
     }
 
     func exists(_ name: String) -> Bool {
