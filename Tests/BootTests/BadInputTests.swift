@@ -233,8 +233,6 @@ struct BadInputTests {
             through: Self.inNamespace(
                 Self.privateKVM(mode: 600),
                 "exec setpriv --reuid 65534 --regid 65534 --clear-groups"))
-<<<<<<< HEAD
-=======
     }
 
     @Test("a KVM that lacks a capability is told of, with the capability's name")
@@ -249,7 +247,6 @@ struct BadInputTests {
 
         #expect(result.status == 1)
         #expect(result.errors == "swiftlet-vmm: /dev/kvm lacks what is needed: KVM_CAP_IRQFD\n")
->>>>>>> boot
     }
 
     /// Runs the monitor; it must end by itself with these messages and leave nothing behind.
