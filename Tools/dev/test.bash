@@ -11,7 +11,7 @@ run_tests() {
     say "format and scripts"
     format --check
     # shellcheck disable=SC2046  # the list of scripts has no spaces in it
-    shellcheck -x $(git ls-files | grep -vE '\.(swift|md|yml|json|svg)$' | xargs grep -lE '^#!.*(bash|sh)$')
+    shellcheck -x -P SCRIPTDIR $(git grep -lE '^#!.*(bash|sh)$' -- ':!*.swift' ':!*.md')
     say "building tests"
     swift build --build-tests --quiet
     say "unit tests"
