@@ -26,5 +26,5 @@ run_tests() {
     for version in 6.1 6.12 generic; do
         Tools/guest/initramfs "$version" "$SWIFTLET_GUEST_DIR/initramfs-$version"
     done
-    run_bundle Tools/bed/bed --memory 12288 --timeout 1500 -- "$root/$test_bundle" --filter '^BootTests\.'
+    run_bundle Tools/bed/bed --memory 12288 --timeout 2400 -- "$root/$test_bundle" --filter '^BootTests\.'
 }
