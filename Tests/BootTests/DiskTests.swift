@@ -18,7 +18,7 @@ struct DiskTests {
             mount -t ext4 /dev/vda /mnt || fail mount
             mkdir /mnt/folder
             seq 1 20000 >/mnt/folder/numbers
-            head -c 8M /dev/urandom >/mnt/random
+            head -c 8388608 /dev/urandom >/mnt/random || fail random
             say random "$(sha256sum </mnt/random)"
             sync
             umount /mnt

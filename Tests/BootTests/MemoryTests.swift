@@ -38,7 +38,7 @@ struct MemoryTests {
             }
             mount -t tmpfs -o size=1G tmp /tmp
             before=$(free_high)
-            head -c 64M /dev/urandom >/tmp/a
+            head -c 67108864 /dev/urandom >/tmp/a || fail random
             cat /tmp/a /tmp/a /tmp/a >/tmp/b
             after=$(free_high)
             say taken $(((before - after) * 4096))

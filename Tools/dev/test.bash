@@ -35,10 +35,10 @@ run_boot_tests() {
     local heavy='^BootTests\.(MemoryTests|ProcessorTests|BootMatrixTests|LifecycleTests)'
     local logs status=0 first
     logs=$(mktemp -d)
-    run_bundle Tools/bed/bed --memory 12288 --timeout 1500 -- "$root/$test_bundle" \
+    run_bundle Tools/bed/bed --memory 12288 --timeout 2400 -- "$root/$test_bundle" \
         --filter "$heavy" >"$logs/heavy" 2>&1 &
     first=$!
-    run_bundle Tools/bed/bed --memory 5120 --timeout 1500 -- "$root/$test_bundle" \
+    run_bundle Tools/bed/bed --memory 5120 --timeout 2400 -- "$root/$test_bundle" \
         --filter '^BootTests\.' --skip "$heavy" 2>&1 || status=1
     wait "$first" || status=1
     cat "$logs/heavy"
