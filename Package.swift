@@ -57,7 +57,7 @@ let package = Package(
         suite("VMMBaseTests", ["VMMBase"]),
         suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
         suite("VMMBusTests", ["VMMBus", "VMMBase"]),
-        suite("RepositoryTests", []),
+        suite("RepositoryTests", ["VMMMachine"]),
         suite("BootTests", []),
         suite(
             "VMMDevicesTests",

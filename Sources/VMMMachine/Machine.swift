@@ -35,9 +35,4 @@ package final class Machine {
     package func unplugDevices() {
         for transport in transports { transport.unplug() }
     }
-
-    /// Presses the power button.
-    package func pressPowerButton() {
-        platform.eventDevice.notify(.powerButton)
-    }
 }

@@ -7,6 +7,7 @@ struct BudgetTests {
     private static let fileLines = 400
     private static let functionLines = 70
     private static let parameters = 6
+    private static let nesting = 4
 
     @Test("no line is longer than 100 columns", arguments: Repository.sources)
     func lines(file: Repository.SourceFile) {
@@ -25,6 +26,12 @@ struct BudgetTests {
         #expect(long.isEmpty, "\(long.map(\.name))")
     }
 
+    @Test("no function nests deeper than 4", arguments: Repository.sources)
+    func nesting(file: Repository.SourceFile) {
+        let deep = SwiftFunction.all(in: file).filter { $0.depth > Self.nesting }
+        #expect(deep.isEmpty, "\(deep.map(\.name))")
+    }
+
     @Test("no function takes more than 6 parameters", arguments: Repository.sources)
     func parameters(file: Repository.SourceFile) {
         let wide = SwiftFunction.all(in: file).filter { $0.parameterCount > Self.parameters }
@@ -37,6 +44,8 @@ struct SwiftFunction {
     let name: String
     let lineCount: Int
     let parameterCount: Int
+    /// Blocks inside each other below the function's own.
+    let depth: Int
 
     static func all(in file: Repository.SourceFile) -> [SwiftFunction] {
         let start = /^(\s*)(?:[a-z@()]+ )*(?:func [^\s(<]+|init[?]?)[(<]/
@@ -53,8 +62,20 @@ struct SwiftFunction {
                 ]
             return SwiftFunction(
                 name: String(match.0), lineCount: end - index + 1,
-                parameterCount: countParameters(head.joined(separator: " ")))
+                parameterCount: countParameters(head.joined(separator: " ")),
+                depth: depth(of: file.lines[index...end]))
         }
+    }
+
+    private static func depth(of lines: ArraySlice<String>) -> Int {
+        var depth = 0
+        var deepest = 0
+        for character in lines.map(\.withoutStrings).joined() {
+            if character == "{" { depth += 1 }
+            if character == "}" { depth -= 1 }
+            deepest = max(deepest, depth)
+        }
+        return deepest - 1
     }
 
     /// Colons at the first level of the signature's first parentheses.
