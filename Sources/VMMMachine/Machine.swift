@@ -34,5 +34,7 @@ package final class Machine {
     /// Takes the devices back. When the I/O loop's thread has ended, and the vCPUs stand still.
     package func unplugDevices() {
         for transport in transports { transport.unplug() }
+        // The functions hold the memory bus, which holds the root that holds them.
+        platform.pci.detachAll()
     }
 }

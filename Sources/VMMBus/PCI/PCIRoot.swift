@@ -32,6 +32,13 @@ package final class PCIRoot: Sendable {
         }
     }
 
+    /// Takes all functions off the bus, which also lets go of what they are plugged into.
+    package func detachAll() {
+        functions.withLock { functions in
+            for index in functions.indices { functions[index] = nil }
+        }
+    }
+
     fileprivate func function(_ device: Int) -> (any PCIFunction)? {
         functions.withLock { device < $0.count ? $0[device] : nil }
     }
