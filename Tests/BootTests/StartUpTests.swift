@@ -4,10 +4,16 @@ import Testing
 /// Nothing sleeps or polls on the way from exec to the guest (DESIGN section 5).
 @Suite("Start-up", .guest)
 struct StartUpTests {
-    private static var sleeps: some RegexComponent { /\b(clock_nanosleep|nanosleep|alarm|setitimer|timerfd_\w+)\(/ }
-    private static var polls: some RegexComponent { /\b(poll|ppoll|select|pselect6)\(/ }
+    private static var sleeps: some RegexComponent {
+        /\b(clock_nanosleep|nanosleep|alarm|setitimer|timerfd_\w+)\(/
+    }
+    private static var polls: some RegexComponent {
+        /\b(poll|ppoll|select|pselect6)\(/
+    }
     /// An epoll_wait that would come back by itself; -1 waits for an event.
-    private static var timeouts: some RegexComponent { /\bepoll_p?wait\(.*, (?!-1)-?\d+(, NULL, \d+)?\)/ }
+    private static var timeouts: some RegexComponent {
+        /\bepoll_p?wait\(.*, (?!-1)-?\d+(, NULL, \d+)?\)/
+    }
 
     @Test("nothing sleeps, polls or sets a timer from exec to the end of a guest")
     func waitsForEventsOnly() throws {
