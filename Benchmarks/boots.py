@@ -19,7 +19,7 @@ INIT_LINE = b"swiftlet-guest: init"
 READY_LINE = b"benchmark-guest: ready"
 EXITS = "/sys/kernel/debug/kvm/exits"
 MIB = 256
-WORDS = "console=ttyS0 quiet 8250.nr_uarts=1 reboot=k panic=-1 swiftlet=bench"
+WORDS = "console=ttyS0 quiet 8250.nr_uarts=1 reboot=k panic=-1"
 IDLE_SCRIPT = b"""#!/bin/sh
 dd if=/dev/vda of=/dev/null bs=64k count=16 2>/dev/null
 ip link set eth0 up
@@ -49,7 +49,7 @@ class Monitors:
         self.disk = arguments.work + "/disk"
         self.names = ["swiftlet", "microvm", "q35"]
 
-    def command(self, name, initramfs):
+    def command(self, name, initramfs, words=WORDS + " swiftlet=bench"):
         disk = f"/tmp/{name}-disk"
         if not os.path.exists(disk):
             subprocess.run(["cp", self.disk, disk], check=True)
@@ -57,13 +57,13 @@ class Monitors:
             return [self.vmm, "--kernel", self.kernel, "--initramfs", initramfs,
                     "--cpus", "boot=1", "--memory", f"size={MIB}M", "--serial", "tty",
                     "--console", "off", "--disk", f"path={disk}", "--net", "tap=bench0",
-                    "--cmdline", WORDS]
+                    "--cmdline", words]
         bus = "device" if name == "microvm" else "pci"
         machine = "microvm,rtc=on" if name == "microvm" else "q35"
         return [self.peer, "-M", machine, "-enable-kvm", "-cpu", "host", "-m", str(MIB),
                 "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
                 "-serial", "stdio", "-no-reboot", "-kernel", self.kernel, "-initrd", initramfs,
-                "-append", WORDS,
+                "-append", words,
                 "-drive", f"id=d,file={disk},format=raw,if=none",
                 "-device", f"virtio-blk-{bus},drive=d",
                 "-netdev", "tap,id=n,ifname=bench0,script=no,downscript=no",
@@ -160,7 +160,8 @@ def main():
             data = base.read()
         file.write(data + bytes(-len(data) % 512) + cpio("test.sh", IDLE_SCRIPT))
         file.flush()
-        rest = {name: idle(monitors.command(name, file.name)) for name in monitors.names}
+        rest = {name: idle(monitors.command(name, file.name, WORDS))
+                for name in monitors.names}
     with open(arguments.out, "w") as file:
         json.dump({"boots": boots, "idle": rest, "ram_mib": MIB,
                    "kernel": os.uname().release}, file, indent=1)

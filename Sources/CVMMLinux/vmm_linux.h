@@ -141,9 +141,10 @@ static inline void *vmm_kvm_run_data(struct kvm_run *run, uint64_t offset) {
     return (uint8_t *)run + offset;
 }
 
-// Written by the thread that kicks and read by the kernel on the vCPU's thread.
+// Written by the thread that kicks and read by the kernel on the vCPU's thread. Sequentially
+// consistent: forgetting a kick must not fall behind the look at what it was for.
 static inline void vmm_kvm_set_immediate_exit(struct kvm_run *run, uint8_t value) {
-    __atomic_store_n(&run->immediate_exit, value, __ATOMIC_RELEASE);
+    __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);
 }
 
 // The linker's names for the bounds of the program's code (end(3)).

@@ -19,9 +19,12 @@ final class InterruptRouter: MessageInterruptSource, InterruptPinSink {
 
     fileprivate let vm: KVMVirtualMachine
     private let state = Mutex(State())
+    /// A guest decides how often it programs what the kernel refuses.
+    fileprivate let limiter: LogLimiter
 
-    init(vm: KVMVirtualMachine) {
+    init(vm: KVMVirtualMachine, clock: any HostClock) {
         self.vm = vm
+        limiter = LogLimiter(clock: clock)
     }
 
     func makeMessageInterrupt() -> any MessageInterrupt {
@@ -41,12 +44,15 @@ final class InterruptRouter: MessageInterruptSource, InterruptPinSink {
     fileprivate func setRoute(_ gsi: UInt32, _ message: InterruptMessage?) {
         state.withLock { state in
             guard state.routes[gsi] != message else { return }
+            let before = state.routes[gsi]
             state.routes[gsi] = message
             do throws(HostError) {
                 // Under the lock, so that two changes reach the kernel in their order.
                 try vm.setRoutes(state.routes)
             } catch {
-                Log.error("interrupt \(gsi): \(error)")
+                // The kernel takes all routes or none: one that it refuses must not stay.
+                state.routes[gsi] = before
+                limiter.warn("interrupt \(gsi): \(error)")
             }
         }
     }
@@ -83,14 +89,14 @@ private final class RoutedInterrupt: MessageInterrupt {
             guard let gsi = try bind() else { return }
             router.setRoute(gsi, message)
         } catch {
-            Log.error("message interrupt: \(error)")
+            router.limiter.warn("message interrupt: \(error)")
         }
     }
 
     private func bind() throws -> UInt32? {
         if let gsi = binding.withLock({ $0?.gsi }) { return gsi }
         guard let gsi = router.allocate() else {
-            Log.error("no interrupt numbers left")
+            router.limiter.warn("no interrupt numbers left")
             return nil
         }
         let event = try EventFD()

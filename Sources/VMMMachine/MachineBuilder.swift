@@ -16,22 +16,36 @@ struct MachineBuilder {
     let notify: @Sendable (MachineEvent) -> Void
 
     func build() throws -> Machine {
-        let memory = try GuestMemory(
-            ranges: outline.layout.ramRanges, usesHugePages: outline.usesHugePages)
         let vm = try system.makeVirtualMachine()
         // Memory first: after the irqchip the same call is fifty times slower.
-        try vm.attach(memory)
+        let memory = try attachMemory(vm)
         try vm.prepareX86()
-        let router = InterruptRouter(vm: vm)
+        let router = InterruptRouter(vm: vm, clock: clock)
         let platform = try Platform(
             Platform.Parts(
                 layout: outline.layout, router: router, serial: devices.serial,
                 debugConsole: devices.debugConsole, clock: clock, notify: notify))
         devices.serialPort.connect(platform.uart)
+        // The chip of an earlier life may have held the input back.
+        devices.serial?.setInputPaused(false)
         let transports = try plug(platform, memory, router, vm)
         let registers = try load(into: memory)
         let vcpus = try makeVCPUs(vm, platform, registers)
         return Machine(vcpus: vcpus, transports: transports, platform: platform)
+    }
+
+    /// What the host refuses here is a size that it cannot give.
+    private func attachMemory(_ vm: KVMVirtualMachine) throws(ConfigurationProblem) -> GuestMemory {
+        do throws(HostError) {
+            let memory = try GuestMemory(
+                ranges: outline.layout.ramRanges, usesHugePages: outline.usesHugePages)
+            try vm.attach(memory)
+            return memory
+        } catch {
+            throw ConfigurationProblem(
+                option: "\(MemorySpec.option) size", value: "\(outline.layout.ramBytes)",
+                reason: "the host does not give it: \(error)")
+        }
     }
 
     // MARK: devices

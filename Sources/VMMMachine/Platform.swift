@@ -58,12 +58,18 @@ final class Platform: Sendable {
                 memoryAbove4G: parts.layout.ramBytes - low, reset: reset),
             at: 0x70, count: 2)
         try ports.attach(DebugPort(clock: parts.clock), at: 0x80, count: 1)
-        if let (channel, port) = parts.debugConsole {
-            try ports.attach(DebugConsole(channel: channel), at: UInt64(port), count: 1)
-        }
         try ports.attach(
             ACPIPowerRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
         try ports.attach(ACPITimer(clock: parts.clock), at: 0x608, count: 4)
         try ports.attach(pci.configurationPorts, at: 0xcf8, count: 8)
+        // Last, for the user chooses its port: it is the one to blame when two want the same.
+        guard let (channel, port) = parts.debugConsole else { return }
+        do {
+            try ports.attach(DebugConsole(channel: channel), at: UInt64(port), count: 1)
+        } catch {
+            throw ConfigurationProblem(
+                option: "--debug-console iobase", value: "0x" + String(port, radix: 16),
+                reason: "another device has this port")
+        }
     }
 }

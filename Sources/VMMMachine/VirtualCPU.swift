@@ -47,7 +47,7 @@ final class VirtualCPU: Sendable {
 
     /// Makes the thread end after the exit at hand.
     func requestStop() {
-        command.store(.stop, ordering: .releasing)
+        command.store(.stop, ordering: .sequentiallyConsistent)
         cpu.kick()
     }
 
@@ -83,7 +83,7 @@ final class VirtualCPU: Sendable {
         case .interrupted:
             // First forget the kick, then look: a later kick is then never lost.
             cpu.clearKick()
-            return command.load(ordering: .acquiring) == .run
+            return command.load(ordering: .sequentiallyConsistent) == .run
         case .tripleFault, .reset:
             surroundings.notify(.reset)
             return false

@@ -43,7 +43,7 @@ package final class DeviceWorker {
 
     /// Gives the device its queues and begins to serve it.
     package func activate(_ activation: Activation) {
-        precondition(!isActive, "a device is activated once between resets")
+        precondition(!isActive, "the transport posts a reset before it activates again")
         do {
             var queues: [VirtQueue?] = []
             for (index, layout) in activation.layouts.enumerated() {

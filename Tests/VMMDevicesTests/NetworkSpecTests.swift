@@ -9,12 +9,12 @@ struct NetworkSpecTests {
     func everyKey() throws {
         let text =
             "tap=t0,ip=10.0.0.1,mask=255.255.255.0,mac=02:00:00:00:00:01,offload_csum=on,"
-            + "offload_tso=off,offload_ufo=off,queue_size=16,id=n,pci_device_id=31"
+            + "offload_tso=off,offload_ufo=off,queue_size=32,id=n,pci_device_id=31"
         let spec = try parse(text, as: NetworkSpec.self).get()
         #expect(spec.tap == "t0" && spec.address == "10.0.0.1" && spec.mask == "255.255.255.0")
         #expect(spec.mac == "02:00:00:00:00:01" && spec.offloadsChecksum == true)
         #expect(spec.offloadsTCP == false && spec.offloadsUDP == false)
-        #expect(spec.queueSize == 16 && spec.id == "n" && spec.pciDevice == 31)
+        #expect(spec.queueSize == 32 && spec.id == "n" && spec.pciDevice == 31)
         #expect(spec.problems().isEmpty)
     }
 
@@ -51,8 +51,8 @@ struct NetworkSpecTests {
                 "--net mac '01:00:00:00:00:01': is a group address; bit 0 "
                     + "of the first byte is set"
             ),
-            ("queue_size=8", "--net queue_size '8': expected a power of two from 16 to 1024"),
-            ("queue_size=48", "--net queue_size '48': expected a power of two from 16 to 1024"),
+            ("queue_size=8", "--net queue_size '8': expected a power of two from 32 to 1024"),
+            ("queue_size=48", "--net queue_size '48': expected a power of two from 32 to 1024"),
             (
                 "offload_csum=off,offload_tso=on",
                 "--net offload_csum 'off': segmentation offloads "

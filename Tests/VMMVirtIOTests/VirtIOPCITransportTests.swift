@@ -31,6 +31,19 @@ struct VirtIOPCITransportTests {
         #expect(driver.readSpace(driver.msixCapability + 2, .word) == 2)
     }
 
+    @Test("a BAR that moves while decoding is off leaves its place to others at once")
+    func leavesItsPlace() throws {
+        driver.writeSpace(0x04, .word, 0)
+        driver.writeSpace(0x14, .doubleWord, 0x77)
+
+        try driver.memoryBus.attach(
+            ConstantDevice(7), at: PCIDriver.barAddress, count: VirtIOPCITransport.barByteCount)
+        driver.writeSpace(0x04, .word, 2)
+
+        #expect(driver.bar >> 32 == 0x77)
+        #expect(driver.memoryBus.read(address: driver.bar + 0x12, width: .word) == 2)
+    }
+
     // MARK: features
 
     @Test("what the device and the ring offer is offered, and nothing above bit 63")

@@ -109,9 +109,12 @@ package struct PCIConfiguration: Sendable {
 
     /// Where the guest put BAR `index`; nil while memory decoding is off or it has no sense.
     package func barRange(_ index: Int) -> GuestRange? {
-        guard bytes[Self.commandOffset] & Self.memoryEnable != 0, let size = barSizes[index] else {
-            return nil
-        }
+        bytes[Self.commandOffset] & Self.memoryEnable != 0 ? barPlace(index) : nil
+    }
+
+    /// Where the guest put BAR `index`, decoding or not; nil where it has no sense.
+    package func barPlace(_ index: Int) -> GuestRange? {
+        guard let size = barSizes[index] else { return nil }
         let offset = Self.firstBAROffset + 4 * index
         let raw = (0..<8).reduce(UInt64(0)) { $0 | UInt64(bytes[offset + $1]) << UInt64(8 * $1) }
         let address = raw & ~(size - 1)

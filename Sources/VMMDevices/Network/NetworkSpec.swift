@@ -62,10 +62,10 @@ package struct NetworkSpec: DeviceSpec, Decodable {
                     problem("mac", mac, "is a group address; bit 0 of the first byte is set"))
             }
         }
-        // 1024 is what one readv takes (IOV_MAX).
-        if let queueSize, queueSize.nonzeroBitCount != 1 || !(16...1024).contains(queueSize) {
+        // Linux sends frames in up to 19 pieces; 1024 is what one readv takes (IOV_MAX).
+        if let queueSize, queueSize.nonzeroBitCount != 1 || !(32...1024).contains(queueSize) {
             problems.append(
-                problem("queue_size", "\(queueSize)", "expected a power of two from 16 to 1024"))
+                problem("queue_size", "\(queueSize)", "expected a power of two from 32 to 1024"))
         }
         if offloadsChecksum == false, offloadsTCP == true || offloadsUDP == true {
             problems.append(

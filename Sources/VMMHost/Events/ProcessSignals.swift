@@ -29,6 +29,9 @@ package final class ProcessSignals {
     /// Ignores SIGPIPE: a peer that left is an error of a write, not the end of the process.
     package static func ignoreBrokenPipes() {
         _ = signal(SIGPIPE, SIG_IGN)
+        // In the background of a shell, reading the terminal is an error too, and no reason to
+        // stand still.
+        _ = signal(SIGTTIN, SIG_IGN)
     }
 
     /// Installs an empty handler for the signal that makes KVM_RUN return.

@@ -107,9 +107,8 @@ import Glibc
         return completion
     }
 
-    /// Waits until a completion is there.
+    /// Hands over what is queued and waits until a completion is there.
     package func wait() {
-        var entry: UnsafeMutablePointer<io_uring_cqe>?
-        unsafe _ = io_uring_wait_cqe(ring, &entry)
+        unsafe _ = io_uring_submit_and_wait(ring, 1)
     }
 }

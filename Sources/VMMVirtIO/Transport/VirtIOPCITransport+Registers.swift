@@ -91,7 +91,7 @@ extension VirtIOPCITransport: BusDevice {
         select < 2 ? UInt32(truncatingIfNeeded: features >> (32 * UInt64(select))) : 0
     }
 
-    /// What has to be done once the lock is released.
+    /// What a write leads to on the loop.
     private enum Consequence {
         case none
         case activate(DeviceWorker.Activation)
@@ -104,14 +104,19 @@ extension VirtIOPCITransport: BusDevice {
             writeCommon(offset + 4, .doubleWord, value >> 32)
             return
         }
-        let consequence = state.withLock { state in
-            state.phase == .resetting ? .none : apply(offset, width, value, &state)
+        let isActivated = state.withLock { state in
+            guard state.phase != .resetting else { return false }
+            switch apply(offset, width, value, &state) {
+            case .none: return false
+            case .activate(let activation):
+                postActivation(activation)
+                return true
+            case .reset:
+                postReset()
+                return false
+            }
         }
-        switch consequence {
-        case .none: break
-        case .activate(let activation): activate(activation)
-        case .reset: reset()
-        }
+        if isActivated { connectDoorbells() }
     }
 
     private func apply(

@@ -171,16 +171,21 @@ package final class VirtIOPCITransport: Sendable {
 
     // MARK: life of the device (vCPU threads decide, the loop acts)
 
-    /// The driver set DRIVER_OK. Called without the lock.
-    func activate(_ activation: DeviceWorker.Activation) {
-        placement.withLock { _ in bindDoorbells() }
+    /// The driver set DRIVER_OK. Called under the lock, so that activations and resets reach the
+    /// loop in the order in which the state changed; `post` is a leaf.
+    func postActivation(_ activation: DeviceWorker.Activation) {
         plug.loop.post { [worker] in
             worker.withValue { $0.activate(activation) }
         }
     }
 
-    /// The driver wrote status 0 while the device was active. Called without the lock.
-    func reset() {
+    /// Lets the driver's writes reach the eventfds without an exit. Called without the lock.
+    func connectDoorbells() {
+        placement.withLock { _ in bindDoorbells() }
+    }
+
+    /// The driver wrote status 0 while the device was active. Called under the lock, as above.
+    func postReset() {
         plug.loop.post { [self] in
             worker.withValue { $0.deactivate() }
             finishReset()
@@ -252,20 +257,21 @@ package final class VirtIOPCITransport: Sendable {
     }
 
     private func move() throws {
-        let (old, new) = state.withLock { state in
-            let wanted = state.pci.barRange(VirtIOPCI.barIndex)
-            // While decoding is off the old range stays and reads as all ones: guests switch it
-            // off and on again without moving anything, and each move costs the kernel a lot.
-            guard let wanted, wanted != state.mapped else {
-                return (GuestRange?.none, GuestRange?.none)
-            }
-            defer { state.mapped = wanted }
-            return (state.mapped, wanted)
+        let (old, new) = state.withLock { state -> (GuestRange?, GuestRange?) in
+            // While decoding is off an unmoved range stays and reads as all ones: guests switch it
+            // off and on again without moving anything, and each move costs the kernel a lot. One
+            // that has moved leaves its place at once, for another function may move there.
+            let isDecoding = state.pci.barRange(VirtIOPCI.barIndex) != nil
+            let place = state.pci.barPlace(VirtIOPCI.barIndex)
+            guard place != state.mapped else { return (nil, nil) }
+            let old = state.mapped
+            state.mapped = isDecoding ? place : nil
+            return (old, state.mapped)
         }
-        guard let new else { return }
-        let isActive = state.withLock { $0.phase == .active }
+        guard old != nil || new != nil else { return }
         unbindDoorbells()
         if let old { plug.memoryBus.detach(at: old.start.rawValue) }
+        guard let new else { return }
         do {
             try plug.memoryBus.attach(self, at: new.start.rawValue, count: new.count)
         } catch {
@@ -273,12 +279,13 @@ package final class VirtIOPCITransport: Sendable {
             state.withLock { $0.mapped = nil }
             throw error
         }
-        if isActive { bindDoorbells() }
+        bindDoorbells()
     }
 
     private func bindDoorbells() {
         let targets = state.withLock { state -> [(queue: Int, address: GuestAddress)] in
-            guard let base = state.mapped?.start else { return [] }
+            // A reset that came in between unbinds only what is bound by then.
+            guard state.phase == .active, let base = state.mapped?.start else { return [] }
             return state.queues.indices.compactMap { index in
                 let offset = VirtIOPCI.notifyOffset + UInt64(index) * VirtIOPCI.notifyMultiplier
                 guard state.queues[index].isEnabled, let address = base.advanced(by: offset),
