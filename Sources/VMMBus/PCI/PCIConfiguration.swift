@@ -121,8 +121,6 @@ package struct PCIConfiguration: Sendable {
         return address == 0 ? nil : GuestRange(start: GuestAddress(address), count: size)
     }
 
-    package var barIndices: [Int] { barSizes.keys.sorted() }
-
     /// One byte for the owner of a capability, without the guest's restrictions.
     package func byte(at offset: Int) -> UInt8 {
         bytes[offset]
