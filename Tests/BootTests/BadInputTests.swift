@@ -254,6 +254,7 @@ struct BadInputTests {
         _ options: [String], _ messages: [[String]], through wrapper: [String] = [],
         _ location: SourceLocation = #_sourceLocation
     ) throws {
+        // Tests beside this one name their taps "swl-...".
         let before = try Bed.interfaces.filter { !$0.hasPrefix("swl") }
         try expectLines(options, messages, through: wrapper, location)
         let after = try Bed.interfaces.filter { !$0.hasPrefix("swl") }
