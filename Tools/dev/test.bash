@@ -30,9 +30,10 @@ run_tests() {
 }
 
 # Two beds side by side, for each keeps to one CPU (docs/TESTING-BED.md). The first has the
-# memory that an 8 GiB guest needs.
+# memory that an 8 GiB guest needs, and BadInputTests, which look for interfaces left behind and
+# so must not run beside the automatic names of NetworkTests.
 run_boot_tests() {
-    local heavy='^BootTests\.(MemoryTests|ProcessorTests|BootMatrixTests|LifecycleTests)'
+    local heavy='^BootTests\.(MemoryTests|ProcessorTests|BootMatrixTests|LifecycleTests|BadInputTests)'
     local logs status=0 first
     logs=$(mktemp -d)
     run_bundle Tools/bed/bed --memory 12288 --timeout 2400 -- "$root/$test_bundle" \
