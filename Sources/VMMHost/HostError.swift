@@ -24,6 +24,11 @@ package struct HostError: Error, Sendable {
     /// The caller lacks a right.
     package var isPermission: Bool { code == EPERM || code == EACCES }
 
+    /// The file cannot do this at all: ask it in another way.
+    package var isUnsupported: Bool { code == EOPNOTSUPP || code == ENOSYS || code == ENOTTY }
+    /// EIO, for failures that no system call reported.
+    package static let ioCode: Int32 = EIO
+
     /// The kernel's own words for the code.
     package var reason: String {
         // SAFETY: strerror returns a valid NUL-terminated string for every code; it is copied.

@@ -1,0 +1,132 @@
+import VMMBase
+import VMMHost
+
+/// A file or block device of the host, opened for an image. Errors are sentences for the user.
+package final class HostFile: ImageFile {
+    /// How much of the file an advisory lock covers (CH's `lock_granularity`).
+    package enum Lock: Sendable {
+        case none
+        /// The first block only: enough to meet others that lock likewise or whole files.
+        case byteRange
+        case whole
+    }
+
+    package let path: String
+    package let isReadOnly: Bool
+    package let isBlockDevice: Bool
+    package let metadata: FileDescriptor.Metadata
+    /// In bytes: 512 for files.
+    package let logicalBlockSize: UInt32
+    package let physicalBlockSize: UInt32
+    package let alignment: Int
+    package var descriptor: FileDescriptor? { data }
+
+    /// What engines use, past the page cache if asked for.
+    private let data: FileDescriptor
+    /// What the calls here use: always through the page cache, so that no call needs alignment.
+    /// The kernel keeps both views of one file the same.
+    private let calls: FileDescriptor
+
+    /// Opens `path` and locks it: shared when read-only, else alone. `isDirect`: engines bypass
+    /// the page cache.
+    package init(
+        path: String, isReadOnly: Bool, isDirect: Bool = false, lock: Lock = .whole
+    ) throws(ImageError) {
+        self.path = path
+        self.isReadOnly = isReadOnly
+        try Self.requireDisk(at: path)
+        do throws(HostError) {
+            calls = try FileDescriptor.open(path, isReadOnly ? .readOnly : .readWrite)
+            metadata = try calls.metadata()
+            data =
+                isDirect
+                ? try FileDescriptor.open(
+                    path, isReadOnly ? [.readOnly, .direct] : [.readWrite, .direct])
+                : calls
+        } catch {
+            throw .host(error)
+        }
+        isBlockDevice = metadata.kind == .blockDevice
+        logicalBlockSize = isBlockDevice ? calls.logicalSectorSize : 512
+        physicalBlockSize = isBlockDevice ? calls.physicalSectorSize : 512
+        alignment = isDirect ? data.directAlignment : 1
+        try take(lock)
+    }
+
+    private func take(_ lock: Lock) throws(ImageError) {
+        let count: UInt64
+        switch lock {
+        case .none: return
+        case .byteRange: count = UInt64(max(logicalBlockSize, physicalBlockSize))
+        case .whole: count = 0
+        }
+        let isLocked: Bool
+        do throws(HostError) {
+            isLocked = try calls.lock(exclusive: !isReadOnly, count: count)
+        } catch {
+            throw .host(error)
+        }
+        guard isLocked else { throw .inUse }
+    }
+
+    /// Looks without waiting: the opening of a FIFO for reading would wait for its writer.
+    private static func requireDisk(at path: String) throws(ImageError) {
+        let kind: FileDescriptor.Kind
+        do throws(HostError) {
+            kind = try FileDescriptor.open(path, [.readOnly, .nonBlocking]).metadata().kind
+        } catch {
+            throw .host(error)
+        }
+        switch kind {
+        case .regular, .blockDevice: return
+        case .directory:
+            throw .invalid("is a directory; a file or a block device is needed")
+        case .characterDevice, .other:
+            throw .invalid("is neither a file nor a block device")
+        }
+    }
+
+    // MARK: ImageFile
+
+    package func byteCount() throws(HostError) -> UInt64 { try calls.metadata().byteCount }
+
+    package func read(into bytes: inout MutableSpan<UInt8>, at offset: UInt64) throws(HostError)
+        -> Int
+    {
+        try calls.read(into: &bytes, at: offset)
+    }
+
+    package func write(_ bytes: Span<UInt8>, at offset: UInt64) throws(HostError) {
+        try calls.write(bytes, at: offset)
+    }
+
+    package func writeZeros(
+        at offset: UInt64, count: UInt64, mayUnmap: Bool
+    ) throws(HostError) {
+        guard count > 0 else { return }
+        do throws(HostError) {
+            try calls.apply(.writeZeros(mayUnmap: mayUnmap), offset: offset, count: count)
+        } catch  where error.isUnsupported {
+            try calls.writeZeros(offset: offset, count: count)
+        }
+    }
+
+    package func discard(at offset: UInt64, count: UInt64) throws(HostError) {
+        guard count > 0 else { return }
+        do throws(HostError) {
+            try calls.apply(.discard, offset: offset, count: count)
+        } catch  where error.isUnsupported {
+            return
+        }
+    }
+
+    package func resize(to byteCount: UInt64) throws(HostError) {
+        try calls.resize(to: byteCount)
+    }
+
+    package func synchronize() throws(HostError) { try calls.synchronize() }
+
+    package func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>? {
+        try calls.allocatedRange(from: offset)
+    }
+}

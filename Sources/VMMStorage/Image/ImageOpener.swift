@@ -1,0 +1,64 @@
+import VMMHost
+
+/// How an image is opened.
+package struct ImageOptions: Sendable {
+    /// What the user says the format is; nil: what the content looks like.
+    package var format: ImageFormat?
+    package var isReadOnly = false
+    /// Guest data bypasses the page cache.
+    package var isDirect = false
+    package var lock = HostFile.Lock.whole
+    /// Whether an image may name another one to fall back on: a guest that writes image headers
+    /// must not get at files of its choice by default.
+    package var allowsBackingFiles = false
+
+    package init() {}
+}
+
+/// Finds out what a file holds, and opens it as that.
+package enum ImageOpener {
+    /// Detection by content, for what lies before the last sector decides before the footer: a
+    /// guest can write either, which is why a declared format must agree.
+    package static func detect(_ file: any ImageFile) throws(ImageError) -> ImageFormat {
+        try hosted { () throws(HostError) in
+            let start = try file.bytes(at: 0, count: 8) ?? []
+            if start.starts(with: [0x51, 0x46, 0x49, 0xfb]) { return .qcow2 }
+            if start.elementsEqual("vhdxfile".utf8) { return .vhdx }
+            if start.elementsEqual(footerCookie) { return .vhd }
+            if start.starts(with: "KDMV".utf8) { return .vmdk }
+            let text = try file.bytes(at: 0, count: descriptorStart.count) ?? []
+            if text == descriptorStart { return .vmdk }
+            let byteCount = try file.byteCount()
+            guard byteCount >= 512 else { return .raw }
+            let footer = try file.bytes(at: byteCount - 512, count: 8) ?? []
+            return footer == footerCookie ? .vhd : .raw
+        }
+    }
+
+    private static let footerCookie = Array("conectix".utf8)
+    private static let descriptorStart = Array("# Disk DescriptorFile".utf8)
+
+    package static func open(
+        path: String, _ options: ImageOptions
+    ) throws(ImageError) -> any DiskImage {
+        let file = try HostFile(
+            path: path, isReadOnly: options.isReadOnly, isDirect: options.isDirect,
+            lock: options.lock)
+        return try open(file, options)
+    }
+
+    /// Opens what lies on `file`, which the image keeps.
+    package static func open(
+        _ file: any ImageFile, _ options: ImageOptions
+    ) throws(ImageError) -> any DiskImage {
+        let found = try detect(file)
+        if let declared = options.format, declared != found {
+            throw .invalid("is declared as \(declared.rawValue) but holds \(found.rawValue)")
+        }
+        switch found {
+        case .raw: return try RawImage(file)
+        case .qcow2, .vhd, .vhdx, .vmdk:
+            throw .unsupported("the \(found.rawValue) format")
+        }
+    }
+}
