@@ -23,7 +23,8 @@ struct MachineBuilder {
         let router = InterruptRouter(vm: vm, clock: clock)
         let platform = try Platform(
             Platform.Parts(
-                layout: outline.layout, router: router, serial: devices.serial,
+                layout: outline.layout, router: router,
+                hasConfigurationPorts: outline.needsConfigurationPorts, serial: devices.serial,
                 debugConsole: devices.debugConsole, clock: clock, notify: notify))
         devices.serialPort.connect(platform.uart)
         // The chip of an earlier life may have held the input back.

@@ -20,4 +20,16 @@ package struct MachineOutline: Sendable {
     package let usesHugePages: Bool
     /// In catalogue order, which is the order of PCI places.
     package let devices: [Device]
+
+    /// Whether the guest may have to reach PCI configuration space through ports 0xcf8 to 0xcff.
+    /// Linux that finds them uses them, at two exits an access where ECAM costs one; so they are
+    /// there for a kernel that was told not to look for ECAM (decision 0014).
+    package var needsConfigurationPorts: Bool {
+        commandLine.split(whereSeparator: \.isWhitespace).contains { word in
+            guard word.hasPrefix("pci=") else { return word == "acpi=off" }
+            return word.dropFirst(4).split(separator: ",").contains {
+                ["conf1", "nommconf", "noacpi"].contains($0)
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ final class Platform: Sendable {
     struct Parts {
         let layout: GuestMemoryLayout
         let router: InterruptRouter
+        let hasConfigurationPorts: Bool
         let serial: (any ByteChannel)?
         let debugConsole: (channel: any ByteChannel, port: UInt16)?
         let clock: any HostClock
@@ -61,7 +62,9 @@ final class Platform: Sendable {
         try ports.attach(
             ACPIPowerRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
         try ports.attach(ACPITimer(clock: parts.clock), at: 0x608, count: 4)
-        try ports.attach(pci.configurationPorts, at: 0xcf8, count: 8)
+        if parts.hasConfigurationPorts {
+            try ports.attach(pci.configurationPorts, at: 0xcf8, count: 8)
+        }
         // Last, for the user chooses its port: it is the one to blame when two want the same.
         guard let (channel, port) = parts.debugConsole else { return }
         do {

@@ -28,6 +28,7 @@ struct BootMatrixTests {
             say cpus "$(nproc)"
             say acpi "$(ls /sys/firmware/acpi 2>/dev/null | wc -l)"
             say clock "$(cat /proc/interrupts | grep -c IO-APIC)"
+            say pci "$(ls /sys/bus/pci/devices | wc -l)"
             """)
         boot.kernel = Kernel(version: .generic, format: .elf)
         boot.kernelWords = ["acpi=off"]
@@ -42,5 +43,24 @@ struct BootMatrixTests {
         #expect(try guest.number("cpus") == cpus)
         #expect(try guest.number("acpi") == 0)
         #expect(try guest.number("clock") > 0)
+        #expect(try guest.number("pci") == 2, "the host bridge and the entropy source")
+    }
+
+    @Test(
+        "PCI configuration goes through ECAM, or through ports for a kernel that may not use it",
+        arguments: [("", 0), ("pci=nommconf", 1)])
+    func configurationAccess(words: String, ports: Int) throws {
+        var boot = Boot(
+            """
+            say ports "$(grep -c 'PCI conf1' /proc/ioports)"
+            say pci "$(ls /sys/bus/pci/devices | wc -l)"
+            head -c 16 /dev/hwrng >/dev/null || fail hwrng
+            """)
+        boot.kernelWords = [words]
+
+        let guest = try boot.run()
+
+        #expect(try guest.number("ports") == ports)
+        #expect(try guest.number("pci") == 2)
     }
 }

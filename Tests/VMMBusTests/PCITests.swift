@@ -8,7 +8,7 @@ struct PCIConfigurationTests {
         var space = PCIConfiguration(
             .init(vendor: 0x1af4, device: 0x1042, classCode: (base: 1, sub: 0x80, interface: 0)))
         space.addBAR(0, size: 0x10000, address: GuestAddress(0x8_0000_0000))
-        space.enableMemoryDecoding()
+        space.write(at: 0x04, width: .word, value: 2)
         return space
     }
 

@@ -62,6 +62,20 @@ struct MachineConfigurationTests {
         #expect(outline.topology.threadsPerPackage == 4)
     }
 
+    @Test(
+        "the ports of PCI configuration are there for a kernel that was told not to use ECAM",
+        arguments: [
+            ("", false), ("console=ttyS0 acpi=noirq", false), ("pci=noearly", false),
+            ("xacpi=off notpci=conf1", false), ("quiet acpi=off", true),
+            ("pci=noearly,nommconf", true), ("a\tpci=conf1 b", true), ("pci=noacpi", true),
+        ])
+    func configurationPorts(commandLine: String, expected: Bool) throws {
+        var configuration = try configuration("--kernel /k")
+        configuration.commandLine = commandLine
+        let outline = try configuration.validate(Self.limits)
+        #expect(outline.needsConfigurationPorts == expected)
+    }
+
     // MARK: mistakes
 
     @Test("a machine without a kernel is told so")

@@ -73,6 +73,7 @@ final class PCIDriver {
                 size: ProbeDevice.size)
         }
         findCapabilities()
+        writeSpace(0x04, .word, 2)
     }
 
     /// Runs the loop until all that was posted and rung has been served.

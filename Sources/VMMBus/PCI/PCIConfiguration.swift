@@ -126,11 +126,6 @@ package struct PCIConfiguration: Sendable {
         bytes[offset]
     }
 
-    /// Sets memory decoding, as firmware leaves it for devices that it placed.
-    package mutating func enableMemoryDecoding() {
-        bytes[Self.commandOffset] |= Self.memoryEnable
-    }
-
     private mutating func put16(_ value: UInt16, at offset: Int) {
         bytes[offset] = UInt8(truncatingIfNeeded: value)
         bytes[offset + 1] = UInt8(truncatingIfNeeded: value >> 8)

@@ -2,7 +2,7 @@ import Synchronization
 import VMMBase
 
 /// The host bridge of one PCI segment with a single bus: 32 devices, function 0 each, reached
-/// through ECAM and, on segment 0, through ports 0xcf8 to 0xcff. Any thread.
+/// through ECAM and, where the machine attaches them, ports 0xcf8 to 0xcff. Any thread.
 package final class PCIRoot: Sendable {
     package static let deviceCount = 32
     /// ECAM gives each function 4 KiB, so a bus takes 1 MiB (PCI Firmware 3.2, 4.1).

@@ -5,10 +5,14 @@ import VMMHost
 
 /// The function's configuration space: identity, BAR and capabilities. vCPU threads.
 extension VirtIOPCITransport: PCIFunction {
-    /// Builds the space of a device of `type` with `vectors` MSI-X vectors.
+    /// Builds the space of a device. Each access to it is an exit, and Linux walks the list of
+    /// capabilities a dozen times: MSI-X, which it looks for by name, comes first, and what a
+    /// device does not have is not listed. Decoding is off as after a reset, so that the guest
+    /// does not turn it off and on for each BAR it sizes.
     static func makeConfiguration(
-        _ type: VirtIODeviceType, vectors: Int, barAddress: GuestAddress
+        _ traits: Traits, barAddress: GuestAddress
     ) -> (configuration: PCIConfiguration, access: Int, msix: Int) {
+        let type = traits.type
         var identity = PCIConfiguration.Identity(
             vendor: VirtIOPCI.vendor, device: VirtIOPCI.firstDeviceID + type.rawValue,
             classCode: classCode(type))
@@ -17,11 +21,14 @@ extension VirtIOPCITransport: PCIFunction {
         identity.subsystem = VirtIOPCI.firstDeviceID + type.rawValue
         var space = PCIConfiguration(identity)
         space.addBAR(VirtIOPCI.barIndex, size: VirtIOPCI.barSize, address: barAddress)
+        let msix = addMSIX(vectors: traits.queueSizes.count + 1, to: &space)
         add(.common, VirtIOPCI.commonOffset, VirtIOPCI.commonCount, to: &space)
         add(.interruptStatus, VirtIOPCI.interruptStatusOffset, 1, to: &space)
-        add(
-            .device, VirtIOPCI.deviceConfigurationOffset, VirtIOPCI.deviceConfigurationCount,
-            to: &space)
+        if !traits.configuration.isEmpty {
+            add(
+                .device, VirtIOPCI.deviceConfigurationOffset, VirtIOPCI.deviceConfigurationCount,
+                to: &space)
+        }
         var multiplier = ByteBuilder()
         multiplier.append(UInt32(VirtIOPCI.notifyMultiplier))
         add(
@@ -31,14 +38,17 @@ extension VirtIOPCITransport: PCIFunction {
         let access = add(
             .pciAccess, 0, 0, to: &space, extra: [0, 0, 0, 0],
             writable: [0, 0, 0xff, 0, 0, 0] + Array(repeating: 0xff, count: 12))
-        var msix = ByteBuilder()
-        msix.append(UInt16(vectors - 1))
-        msix.append(UInt32(VirtIOPCI.vectorTableOffset) | UInt32(VirtIOPCI.barIndex))
-        msix.append(UInt32(VirtIOPCI.pendingOffset) | UInt32(VirtIOPCI.barIndex))
+        return (space, access, msix)
+    }
+
+    private static func addMSIX(vectors: Int, to space: inout PCIConfiguration) -> Int {
+        var body = ByteBuilder()
+        body.append(UInt16(vectors - 1))
+        body.append(UInt32(VirtIOPCI.vectorTableOffset) | UInt32(VirtIOPCI.barIndex))
+        body.append(UInt32(VirtIOPCI.pendingOffset) | UInt32(VirtIOPCI.barIndex))
         // Message Control: bit 15 enables, bit 14 masks all vectors.
-        let start = space.addCapability(
-            id: VirtIOPCI.msixCapability, body: msix.bytes, writableBody: [0, 0xc0])
-        return (space, access, start)
+        return space.addCapability(
+            id: VirtIOPCI.msixCapability, body: body.bytes, writableBody: [0, 0xc0])
     }
 
     @discardableResult

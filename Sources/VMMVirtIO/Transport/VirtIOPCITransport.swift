@@ -93,7 +93,7 @@ package final class VirtIOPCITransport: Sendable {
     }
 
     /// What does not change in the life of a device, read once before its loop runs.
-    private struct Traits: Sendable {
+    struct Traits: Sendable {
         let id: String
         let type: VirtIODeviceType
         let features: UInt64
@@ -131,7 +131,7 @@ package final class VirtIOPCITransport: Sendable {
     let accessCapability: Int
     let msixCapability: Int
 
-    /// Plugs `device` in; it answers at `barAddress` until the guest moves it.
+    /// Plugs `device` in; it answers at `barAddress` once the guest turns its BAR on.
     package init(
         _ device: LoopBound<any VirtIODevice>, plug: Plug, barAddress: GuestAddress
     ) throws {
@@ -145,11 +145,9 @@ package final class VirtIOPCITransport: Sendable {
         self.doorbells = doorbells
         self.plug = plug
         limiter = LogLimiter(clock: plug.clock)
-        var pci = Self.makeConfiguration(
-            traits.type, vectors: traits.queueSizes.count + 1, barAddress: barAddress)
+        let pci = Self.makeConfiguration(traits, barAddress: barAddress)
         accessCapability = pci.access
         msixCapability = pci.msix
-        pci.configuration.enableMemoryDecoding()
         state = Mutex(
             State(
                 queues: State.queues(traits.queueSizes), configuration: traits.configuration,
