@@ -154,6 +154,26 @@ struct GuestVectorTests {
         #expect(memory.copyOut(GuestAddress(288), count: 32) == Array(repeating: 0, count: 32))
     }
 
+    @Test("a vector of many slices keeps what it had, is emptied, and does not reach its neighbour")
+    func grows() throws {
+        let arena = try GuestVectorArena(vectors: 2, capacity: 20)
+        let (vector, neighbour) = (arena.makeVector(), arena.makeVector())
+        #expect(neighbour.append(GuestAddress(63), count: 1, in: memory))
+
+        for index in 0..<20 {
+            #expect(vector.append(GuestAddress(UInt64(index)), count: 1, in: memory))
+            // The list has a head that is gone when it moves to the larger room.
+            if index == 3 { vector.removeFirst(2) }
+        }
+
+        #expect(!vector.append(GuestAddress(0), count: 1, in: memory))
+        #expect(!vector.append(neighbour))
+        #expect(bytes(vector) == (2..<20).map { UInt8($0) })
+        #expect(bytes(neighbour) == [63])
+        vector.removeAll()
+        #expect(vector.append(neighbour) && bytes(vector) == [63])
+    }
+
     @Test("vectors of one arena keep apart, and each is empty at first")
     func arena() throws {
         let arena = try GuestVectorArena(vectors: 2, capacity: 1)

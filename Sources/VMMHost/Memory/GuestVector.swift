@@ -5,18 +5,19 @@ import VMMBase
 /// A list of guest memory slices with room fixed at creation: what one request reads or writes.
 /// It can be given to I/O calls, and small headers can be copied in and out. One thread at a time.
 @safe package final class GuestVector {
-    private let storage: UnsafeMutablePointer<iovec>
-    private let capacity: Int
+    /// Where the slices are: in the small room until they do not fit there.
+    private var storage: UnsafeMutablePointer<iovec>
+    private var capacity: Int
+    private let room: GuestVectorArena.Room
     private var first = 0
     private var end = 0
     /// Private, so that the compiler sees all accesses and checks none at run time (hot path).
     private var total: UInt64 = 0
-    private let arena: GuestVectorArena
 
-    init(storage: UnsafeMutablePointer<iovec>, capacity: Int, arena: GuestVectorArena) {
-        unsafe self.storage = storage
-        self.capacity = capacity
-        self.arena = arena
+    fileprivate init(_ room: GuestVectorArena.Room) {
+        self.room = room
+        unsafe storage = room.small
+        capacity = room.smallCapacity
     }
 
     /// The sum of the slices' lengths in bytes.
@@ -28,6 +29,8 @@ import VMMBase
     var base: UnsafeMutablePointer<iovec> { unsafe storage + first }
 
     package func removeAll() {
+        unsafe storage = room.small
+        capacity = room.smallCapacity
         first = 0
         end = 0
         total = 0
@@ -35,7 +38,7 @@ import VMMBase
 
     /// Adds a slice. False when it is not RAM of one region or there is no room.
     package func append(_ address: GuestAddress, count: UInt32, in memory: GuestMemory) -> Bool {
-        guard end < capacity,
+        guard hasRoom(for: 1),
             let pointer = unsafe memory.pointer(at: address, count: UInt64(count))
         else { return false }
         if count == 0 { return true }
@@ -48,13 +51,26 @@ import VMMBase
 
     /// Adds all slices of `other`; false, with nothing added, when there is no room.
     package func append(_ other: GuestVector) -> Bool {
-        guard other.count <= capacity - end else { return false }
+        guard hasRoom(for: other.count) else { return false }
         for index in other.first..<other.end {
             // SAFETY: there is room, and the slices were checked when `other` got them.
             unsafe storage[end] = other.storage[index]
             end += 1
         }
         total += other.byteCount
+        return true
+    }
+
+    /// Makes room for `count` more slices, in the large room if need be.
+    private func hasRoom(for count: Int) -> Bool {
+        if count <= capacity - end { return true }
+        guard count <= room.largeCapacity - end else { return false }
+        if unsafe storage != room.large {
+            // SAFETY: both rooms are this vector's alone, and the large one is the larger.
+            unsafe room.large.update(from: storage, count: end)
+            unsafe storage = room.large
+            capacity = room.largeCapacity
+        }
         return true
     }
 
@@ -203,25 +219,49 @@ extension GuestVector {
 }
 
 /// Room for the vectors of one queue: one mapping, of which only what is used becomes resident.
+/// Most requests have a few slices, but a hostile one has as many as the queue is long: so each
+/// vector has a small room, of which many share a page, and a large one that is rarely touched.
 package final class GuestVectorArena {
+    /// 32 small rooms to a page; Linux's usual requests have up to three slices.
+    private static let mostSmall = 8
+
+    /// Where one vector's slices may lie.
+    @safe fileprivate struct Room {
+        let small: UnsafeMutablePointer<iovec>
+        let smallCapacity: Int
+        let large: UnsafeMutablePointer<iovec>
+        let largeCapacity: Int
+        /// Keeps the pointers valid.
+        let arena: GuestVectorArena
+    }
+
     private let mapping: Mapping
+    private let vectors: Int
+    private let smallCapacity: Int
     private let capacity: Int
     private var next = 0
 
     /// Room for `vectors` vectors of up to `capacity` slices each.
     package init(vectors: Int, capacity: Int) throws(HostError) {
+        self.vectors = vectors
         self.capacity = capacity
+        smallCapacity = min(Self.mostSmall, capacity)
         self.mapping = unsafe try Mapping(
-            anonymous: vectors * capacity * MemoryLayout<iovec>.stride)
+            anonymous: vectors * (smallCapacity + capacity) * MemoryLayout<iovec>.stride)
     }
 
     /// The next unused vector. At most as many as asked for at creation.
     package func makeVector() -> GuestVector {
-        let offset = unsafe next * capacity * MemoryLayout<iovec>.stride
-        precondition(offset < mapping.count, "no more vectors than the arena was made for")
+        precondition(next < vectors, "no more vectors than the arena was made for")
+        let slices = vectors * (smallCapacity + capacity)
+        // SAFETY: small rooms come first, large ones after them; both ranges lie inside the
+        // mapping, are zeroed and belong to this vector alone.
+        let base = unsafe mapping.base.bindMemory(to: iovec.self, capacity: slices)
+        let room = unsafe Room(
+            small: base + next * smallCapacity, smallCapacity: smallCapacity,
+            large: base + vectors * smallCapacity + next * capacity, largeCapacity: capacity,
+            arena: self)
         next += 1
-        // SAFETY: the range lies inside the mapping, is zeroed and belongs to this vector alone.
-        let room = unsafe (mapping.base + offset).bindMemory(to: iovec.self, capacity: capacity)
-        return unsafe GuestVector(storage: room, capacity: capacity, arena: self)
+        return GuestVector(room)
     }
 }
