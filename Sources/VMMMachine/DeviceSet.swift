@@ -74,6 +74,11 @@ package final class DeviceSet {
         }
     }
 
+    /// The guest is about to run for the first time.
+    func guestStarts() {
+        for channel in channels { channel.guestStarts() }
+    }
+
     /// The terminal that the monitor was started on has a new size.
     package func terminalResized() {
         for channel in channels { channel.terminalResized() }

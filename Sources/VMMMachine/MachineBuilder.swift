@@ -43,9 +43,8 @@ struct MachineBuilder {
             try vm.attach(memory)
             return memory
         } catch {
-            throw ConfigurationProblem(
-                option: "\(MemorySpec.option) size", value: "\(outline.layout.ramBytes)",
-                reason: "the host does not give it: \(error)")
+            throw MemorySpec.problem(
+                outline.layout.ramBytes, "the host does not give it: \(error)")
         }
     }
 

@@ -21,6 +21,7 @@ package final class Monitor {
     private let io: EventLoop
     private let clock: any HostClock
     private var wasInterrupted = false
+    private var isFirstLife = true
 
     /// Opens all that the outline names.
     package init(
@@ -63,6 +64,8 @@ package final class Monitor {
             outline: outline, system: system, payload: payload, devices: devices, loop: io,
             clock: clock, notify: { ending.end($0) })
         let machine = try builder.build()
+        if isFirstLife { devices.guestStarts() }
+        isFirstLife = false
         let thread = try HostThread(name: "io") { [io] in
             do throws(HostError) {
                 try io.run()

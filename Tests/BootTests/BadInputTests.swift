@@ -32,9 +32,9 @@ struct BadInputTests {
     ]
     private static let badMemory = [
         Mistake(["--memory", "size=0"], ["--memory size", "'0'"]),
-        Mistake(["--memory", "size=1K"], ["--memory size", "1"]),
+        Mistake(["--memory", "size=1K"], ["--memory size", "'1K'"]),
         Mistake(["--memory", "size=many"], ["--memory size", "'many'"]),
-        Mistake(["--memory", "size=1000000G"], ["--memory size", "0"]),
+        Mistake(["--memory", "size=1000000G"], ["--memory size", "'1000000G'"]),
         Mistake(["--memory", "size=99999999999999999999"], ["--memory size", "'9999999"]),
         Mistake(["--memory", "size=512M,size=1G"], ["--memory", "size", "twice"]),
     ]
@@ -116,6 +116,17 @@ struct BadInputTests {
                 ["--kernel", try Kernel.standard.path, "--initramfs", file],
                 [["--initramfs", file]])
         }
+    }
+
+    @Test("a console file keeps what it holds when the guest does not start")
+    func consoleFileStays() throws {
+        let scratch = try Scratch()
+        let log = try scratch.file("log", "of yesterday")
+        let kernel = try Kernel.standard.path
+        try expectLines(
+            ["--kernel", kernel, "--memory", "size=16M", "--serial", "file=\(log)"],
+            [["--kernel", kernel]])
+        #expect(try String(contentsOfFile: log, encoding: .utf8) == "of yesterday")
     }
 
     @Test("an initramfs that cannot be read is named")

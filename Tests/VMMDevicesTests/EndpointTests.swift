@@ -33,12 +33,14 @@ struct EndpointTests {
 
     // MARK: file
 
-    @Test("a file is emptied first and holds all output at the end")
+    @Test("a file is emptied when the guest starts, not before, and holds all output at the end")
     func file() throws {
         let path = directory.file("log")
         try "old".write(toFile: path, atomically: false, encoding: .utf8)
         let channel = try FileChannel(path: path)
         channel.send(Array("before ".utf8))
+        #expect(try String(contentsOfFile: path, encoding: .utf8) == "old")
+        channel.guestStarts()
         try start(channel)
         for byte in "after".utf8 { channel.send(byte) }
         fixture.stop()

@@ -101,7 +101,7 @@ struct MachineConfigurationTests {
             ),
             (
                 "--memory size=1K",
-                "--memory size '1024': memory of 1024 bytes is not a multiple of "
+                "--memory size '1K': memory of 1024 bytes is not a multiple of "
                     + "4096 bytes"
             ),
             (

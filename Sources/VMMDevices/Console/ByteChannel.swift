@@ -24,6 +24,9 @@ package protocol ByteChannel: AnyObject, Sendable {
     /// loop's thread with what comes in; with nil nothing is read. Called once, by the owner of
     /// the loop before it runs, or on its thread.
     func start(on loop: EventLoop, receive: (@Sendable ([UInt8]) -> Void)?) throws
+    /// The machine is made and its guest is about to run: what the user had under the channel's
+    /// name may be lost from here on, and not before. Called once, before the loop runs.
+    func guestStarts()
     /// Back-pressure: no more than what is being delivered comes in while paused. Any thread.
     func setInputPaused(_ paused: Bool)
     /// Writes out what can be written, and gives up what the channel holds (a socket's file, a
@@ -42,6 +45,7 @@ extension ByteChannel {
     package var size: TerminalSize? { nil }
     package func onResize(_ handler: @escaping @Sendable () -> Void) {}
     package func terminalResized() {}
+    package func guestStarts() {}
 }
 
 /// Discards output and has no input: the endpoints `off` and `null`.

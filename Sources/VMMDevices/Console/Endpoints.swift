@@ -35,24 +35,27 @@ extension StreamBacked {
     package func setInputPaused(_ paused: Bool) { stream.setInputPaused(paused) }
 }
 
-/// Output into a file, which is made or emptied first. There is no input.
+/// Output into a file, which is made now and emptied when the guest starts. There is no input.
 package final class FileChannel: StreamBacked {
     let stream: StreamChannel
     private let file: ByteStream
 
-    /// Makes or empties the file at `path`.
+    /// Opens or makes the file at `path`.
     package init(path: String) throws(EndpointError) {
         stream = StreamChannel("console file '\(path)'", failure: .discardsOutput)
         do throws(HostError) {
             // Non-blocking matters where the path is a FIFO, whose opening would wait for a reader.
             file = try ByteStream(
                 nonBlocking: .open(
-                    path, [.writeOnly, .create, .truncate, .nonBlocking, .noControllingTerminal],
+                    path, [.writeOnly, .create, .nonBlocking, .noControllingTerminal],
                     mode: 0o666))
         } catch {
             throw EndpointError("console file", error)
         }
     }
+
+    /// Terminals and pipes have no length, and refuse.
+    package func guestStarts() { try? file.descriptor.resize(to: 0) }
 
     package func start(on loop: EventLoop, receive: (@Sendable ([UInt8]) -> Void)?) {
         stream.start(on: loop, receive: nil)

@@ -25,6 +25,19 @@ package struct MemorySpec: Decodable, Sendable {
     package var byteCount: UInt64 { size ?? Self.standardSize }
 
     func problem(_ reason: String) -> ConfigurationProblem {
-        ConfigurationProblem(option: "\(Self.option) size", value: "\(byteCount)", reason: reason)
+        Self.problem(byteCount, reason)
+    }
+
+    static func problem(_ byteCount: UInt64, _ reason: String) -> ConfigurationProblem {
+        ConfigurationProblem(option: "\(option) size", value: spelled(byteCount), reason: reason)
+    }
+
+    /// A size as users write it, in the largest unit of which it is a whole number.
+    static func spelled(_ byteCount: UInt64) -> String {
+        for (unit, shift) in [("G", 30), ("M", 20), ("K", 10)] {
+            let count = byteCount >> UInt64(shift)
+            if count > 0, count << UInt64(shift) == byteCount { return "\(count)\(unit)" }
+        }
+        return "\(byteCount)"
     }
 }
