@@ -14,9 +14,9 @@ package struct TokenBucket: Sendable {
     package init(size: UInt64, refillMilliseconds: UInt64, oneTimeBurst: UInt64, now: UInt64) {
         precondition(size > 0 && refillMilliseconds > 0, "a bucket that fills")
         self.size = size
-        refillNanoseconds =
-            refillMilliseconds.multipliedReportingOverflow(by: 1_000_000).overflow
-            ? .max : refillMilliseconds * 1_000_000
+        // At most 292 years: products with any size fit 128 bits.
+        let (nanoseconds, overflow) = refillMilliseconds.multipliedReportingOverflow(by: 1_000_000)
+        refillNanoseconds = min(overflow ? .max : nanoseconds, UInt64(Int64.max))
         burst = oneTimeBurst
         updated = now
         level = Int128(size) * Int128(refillNanoseconds)
@@ -26,7 +26,9 @@ package struct TokenBucket: Sendable {
 
     private mutating func refill(_ now: UInt64) {
         guard now > updated else { return }
-        level = min(full, level + Int128(now - updated) * Int128(size))
+        let gain = Int128(min(now - updated, UInt64(Int64.max))) * Int128(size)
+        let (sum, overflow) = level.addingReportingOverflow(gain)
+        level = overflow ? full : min(full, sum)
         updated = now
     }
 
@@ -36,14 +38,18 @@ package struct TokenBucket: Sendable {
         guard burst < count else { return 0 }
         let needed = Int128(min(count - burst, size)) * Int128(refillNanoseconds)
         guard level < needed else { return 0 }
-        let (whole, rest) = (needed - level).quotientAndRemainder(dividingBy: Int128(size))
-        return UInt64(clamping: whole) &+ (rest > 0 ? 1 : 0)
+        let (lack, overflow) = needed.subtractingReportingOverflow(level)
+        if overflow { return .max }
+        let (whole, rest) = lack.quotientAndRemainder(dividingBy: Int128(size))
+        return UInt64(clamping: whole + (rest > 0 ? 1 : 0))
     }
 
     /// Takes `count` tokens, for which `wait` was 0.
     package mutating func take(_ count: UInt64) {
         let once = min(burst, count)
         burst -= once
-        level -= Int128(count - once) * Int128(refillNanoseconds)
+        let (rest, overflow) = level.subtractingReportingOverflow(
+            Int128(count - once) * Int128(refillNanoseconds))
+        level = overflow ? .min : rest
     }
 }

@@ -13,8 +13,8 @@ package struct BlockSpec: DeviceSpec, Decodable {
             OptionField("path", "<file>", "the image file or block device"),
             OptionField("readonly", "on|off", "the guest cannot write", default: "off"),
             OptionField(
-                "image_type", "raw|qcow2|vhd|vhdx|vmdk", "what the file must hold",
-                default: "what it looks like; a raw disk then keeps its first sector"),
+                "image_type", "<format>", "raw, qcow2, vhd, vhdx or vmdk",
+                default: "detected"),
             OptionField(
                 "backing_files", "on|off", "a qcow2 image may fall back on others",
                 default: "off"),

@@ -44,22 +44,31 @@ package final class Disk: Sendable {
     private let sectors: Atomic<UInt64>
     private let counters = Mutex<[DiskCounters]>([])
 
-    package init(path: String, _ options: DiskOptions) throws(ImageError) {
+    /// Opens and locks the image at `path`.
+    package convenience init(path: String, _ options: DiskOptions) throws(ImageError) {
         let file = try HostFile(
             path: path, isReadOnly: options.image.isReadOnly, isDirect: options.image.isDirect,
             lock: options.image.lock)
-        let image = try ImageOpener.open(file, options.image)
+        if !options.isSparse, !file.isReadOnly {
+            try hosted { () throws(HostError) in try file.preallocate() }
+        }
+        try self.init(ImageOpener.open(file, options.image), options)
+    }
+
+    /// Takes an image over; its first file is a `HostFile`, from which block sizes and identity
+    /// come.
+    package init(_ image: any DiskImage, _ options: DiskOptions) throws(ImageError) {
         format = image.format
         isReadOnly = image.isReadOnly
         isSparse = options.isSparse
-        if !options.isSparse, !image.isReadOnly {
-            try hosted { () throws(HostError) in try file.preallocate() }
-        }
-        logicalBlockSize = format == .raw ? file.logicalBlockSize : 512
-        physicalBlockSize = format == .raw ? file.physicalBlockSize : 512
-        let metadata = file.metadata
-        defaultSerial = String(
-            "\(metadata.device)\(metadata.rawDevice)\(metadata.inode)".prefix(20))
+        let file = image.files.first as? HostFile
+        logicalBlockSize = format == .raw ? file?.logicalBlockSize ?? 512 : 512
+        physicalBlockSize = format == .raw ? file?.physicalBlockSize ?? 512 : 512
+        defaultSerial =
+            file.map { file in
+                let data = file.metadata
+                return String("\(data.device)\(data.rawDevice)\(data.inode)".prefix(20))
+            } ?? "swiftlet"
         protectsFirstSector = options.image.format == nil && format == .raw
         extents = image.extents
         limiter = options.limiter

@@ -253,6 +253,11 @@ extension DiskQueue {
 
     private func enqueue(_ slot: Int, _ operation: DiskOperation, on file: Int, _ step: UInt64) {
         guard let engine, engine.supports(operation) else {
+            // The image takes all that is left, not only this step.
+            switch operation {
+            case .read(let vector, _), .write(let vector, _): vector.unlimit()
+            case .flush, .range, .zeros: break
+            }
             takeSlowLane(slot)
             return
         }
