@@ -67,7 +67,7 @@ class Monitors:
         if name == "swiftlet":
             return [self.vmm, "--kernel", self.kernel, "--initramfs", initramfs,
                     "--cpus", "boot=1", "--memory", f"size={MIB}M", "--serial", "tty",
-                    "--console", "off", "--disk", f"path={disk}", "--net", "tap=bench0",
+                    "--console", "off", "--disk", f"path={disk},image_type=raw", "--net", "tap=bench0",
                     "--cmdline", words]
         bus = "device" if name == "microvm" else "pci"
         machine = "microvm,rtc=on" if name == "microvm" else "q35"

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <liburing.h>
+#include <linux/aio_abi.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <net/if.h>
@@ -104,6 +105,24 @@ static inline int vmm_fcntl(int fd, int command, int argument) {
 
 static inline int vmm_fcntl_lock(int fd, int command, struct flock *lock) {
     return fcntl(fd, command, lock);
+}
+
+// Linux AIO by number: glibc has no wrappers, and libaio is no more than this.
+static inline int vmm_io_setup(unsigned depth, aio_context_t *context) {
+    return (int)syscall(SYS_io_setup, depth, context);
+}
+
+static inline int vmm_io_destroy(aio_context_t context) {
+    return (int)syscall(SYS_io_destroy, context);
+}
+
+static inline int vmm_io_submit(aio_context_t context, long count, struct iocb **list) {
+    return (int)syscall(SYS_io_submit, context, count, list);
+}
+
+static inline int vmm_io_getevents(
+    aio_context_t context, long least, long most, struct io_event *events) {
+    return (int)syscall(SYS_io_getevents, context, least, most, events, (void *)0);
 }
 
 static inline int vmm_fallocate(int fd, int mode, int64_t offset, int64_t count) {

@@ -53,6 +53,8 @@ package struct DeviceContext {
     package let id: String
     package let loop: EventLoop
     package let clock: any HostClock
+    /// The limits that several disks may share, by name.
+    package var rateLimitGroups: [String: RateLimiter] = [:]
 
     package init(id: String, loop: EventLoop, clock: any HostClock) {
         self.id = id

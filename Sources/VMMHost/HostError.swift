@@ -25,7 +25,10 @@ package struct HostError: Error, Sendable {
     package var isPermission: Bool { code == EPERM || code == EACCES }
 
     /// The file cannot do this at all: ask it in another way.
-    package var isUnsupported: Bool { code == EOPNOTSUPP || code == ENOSYS || code == ENOTTY }
+    package var isUnsupported: Bool { Self.isUnsupported(code) }
+    package static func isUnsupported(_ code: Int32) -> Bool {
+        code == EOPNOTSUPP || code == ENOSYS || code == ENOTTY
+    }
     /// EIO, for failures that no system call reported.
     package static let ioCode: Int32 = EIO
 

@@ -33,8 +33,12 @@ package final class DeviceSet {
         _ outline: MachineOutline, loop: EventLoop, clock: any HostClock
     ) throws(ConfigurationError) {
         var problems: [ConfigurationProblem] = []
+        let groups = outline.rateLimitGroups.compactMap { group in
+            group.limits.limiter(clock).map { (group.id, $0) }
+        }
         for device in outline.devices {
-            let context = DeviceContext(id: device.id, loop: loop, clock: clock)
+            var context = DeviceContext(id: device.id, loop: loop, clock: clock)
+            context.rateLimitGroups = Dictionary(groups) { first, _ in first }
             do {
                 try add(device, device.spec.build(context), loop)
             } catch let problem as ConfigurationProblem {
@@ -84,8 +88,10 @@ package final class DeviceSet {
         for channel in channels { channel.terminalResized() }
     }
 
-    /// Writes out what consoles still hold and gives up their files. After the loop has ended.
+    /// Writes out what disks and consoles still hold and gives up their files. After the loop has
+    /// ended and the devices are unplugged.
     package func finish() {
+        for entry in virtIO { entry.device.withValue { $0.finish() } }
         for channel in channels { channel.finish() }
     }
 }

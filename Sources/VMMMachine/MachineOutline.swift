@@ -20,6 +20,7 @@ package struct MachineOutline: Sendable {
     package let usesHugePages: Bool
     /// In catalogue order, which is the order of PCI places.
     package let devices: [Device]
+    package let rateLimitGroups: [RateLimitGroup]
 
     /// Whether the guest may have to reach PCI configuration space through ports 0xcf8 to 0xcff.
     /// Linux that finds them uses them, at two exits an access where ECAM costs one; so they are

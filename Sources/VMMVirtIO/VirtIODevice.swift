@@ -32,6 +32,10 @@ package protocol VirtIODevice: AnyObject {
     /// Gives the queues up, with nothing in flight any more.
     func quiesce()
 
+    /// The machine has ended for good, and the device has no queues: what is not written down yet
+    /// is written now. After the loop has ended.
+    func finish()
+
     /// Host descriptors whose readiness the device wants to hear of while it is active.
     var wakeSources: [FileDescriptor] { get }
     /// One of `wakeSources` became readable. Take all there is: edge-triggered.
@@ -47,5 +51,6 @@ extension VirtIODevice {
     package var writableConfiguration: Range<Int> { 0..<0 }
     package var wakeSources: [FileDescriptor] { [] }
     package func wake(source index: Int) throws(GuestFault) {}
+    package func finish() {}
     package func configurationWritten(_ bytes: [UInt8]) {}
 }

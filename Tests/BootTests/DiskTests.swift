@@ -34,7 +34,7 @@ struct DiskTests {
             """)
         let mode = "_disable_io_uring=\(blocking)"
         boot.options = [
-            "--disk", "path=\(fileSystem),serial=first-disk,\(mode)",
+            "--disk", "path=\(fileSystem),image_type=raw,serial=first-disk,\(mode)",
             "path=\(raw),serial=twenty-bytes-serial!,\(mode)", "-v",
         ]
 
@@ -77,7 +77,7 @@ struct DiskTests {
             say size "$(cat /sys/block/vdb/size)"
             echo written by the guest | dd of=/dev/vdb bs=512 seek=9 conv=fsync 2>/dev/null
             """)
-        boot.options = ["--disk", "path=\(file),readonly=on", "path=\(loop)"]
+        boot.options = ["--disk", "path=\(file),readonly=on", "path=\(loop),image_type=raw"]
 
         let guest = try boot.start(scratch)
         try guest.finish()
@@ -106,7 +106,7 @@ struct DiskTests {
             say gone "$(dd if=/dev/vda bs=1M skip=4 count=16 2>/dev/null | tr -d '\\0' | wc -c)"
             echo flushed | dd of=/dev/vda bs=512 conv=fsync 2>/dev/null || fail flush
             """)
-        boot.options = ["--disk", "path=\(raw)"]
+        boot.options = ["--disk", "path=\(raw),image_type=raw"]
 
         let guest = try boot.start(scratch)
         try guest.finish()

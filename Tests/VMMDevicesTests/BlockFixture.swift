@@ -19,22 +19,30 @@ final class BlockFixture {
 
     let directory: TemporaryDirectory
     let path: String
+    let disk: Disk
     let device: VirtIOBlock
     let driver: FakeDriver
     var queue: FakeQueue { driver.queues[0] }
 
     /// An image of 64 sectors, each filled with its number; `tail` bytes more make no sector.
     init(
-        allowsRing: Bool, isReadOnly: Bool = false, features: UInt64 = Feature.ring,
-        tail: Int = 0, queueSize: UInt16 = 128, serial: String? = "serial"
+        engine: DiskEngineKind? = nil, isReadOnly: Bool = false,
+        features: UInt64 = Feature.ring, tail: Int = 0, queueSize: UInt16 = 128,
+        serial: String? = "serial", change: (inout DiskOptions) -> Void = { _ in }
     ) throws {
         directory = try TemporaryDirectory()
         path = directory.file("disk")
         let sectors = (0..<UInt8(Self.sectorCount)).flatMap { Array(repeating: $0, count: 512) }
         try Data(sectors + Array(repeating: 0xee, count: tail)).write(to: URL(filePath: path))
-        let disk = try RawDisk(path: path, isReadOnly: isReadOnly)
+        var options = DiskOptions()
+        options.engine = engine
+        options.image.format = .raw
+        options.image.isReadOnly = isReadOnly
+        change(&options)
+        disk = try Disk(path: path, options)
         device = VirtIOBlock(
-            id: "_disk0", disk: disk, queueSize: queueSize, serial: serial, allowsRing: allowsRing)
+            id: "_disk0", disk: disk, queueSizes: [queueSize], serial: serial,
+            clock: SystemClock())
         driver = try FakeDriver(device, features: features)
     }
 
@@ -75,13 +83,19 @@ final class BlockFixture {
         try driver.ring(0)
         var done = queue.takeUsed()
         while done.count < count {
-            guard let source = device.wakeSources.first,
-                source.isReady(.readable, waitingMilliseconds: 10_000)
-            else { break }
+            guard waitForAnswer() else { break }
             try driver.settle()
             done += queue.takeUsed()
         }
         return done
+    }
+
+    private func waitForAnswer() -> Bool {
+        for _ in 0..<10_000 {
+            for source in device.wakeSources where source.isReady(.readable) { return true }
+            usleep(1000)
+        }
+        return false
     }
 
     /// One request of these parts; its status and how many bytes the device says it wrote.

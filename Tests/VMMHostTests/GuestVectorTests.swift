@@ -174,6 +174,44 @@ struct GuestVectorTests {
         #expect(vector.append(neighbour) && bytes(vector) == [63])
     }
 
+    /// Every limit, and every part of it removed: what is left is the rest of the vector.
+    @Test("a limit hides the rest, and its end shows it again", arguments: 0...14 as ClosedRange)
+    func limits(limit: UInt64) throws {
+        for removed in 0...Int(limit) {
+            let vector = try slices()
+            let whole = bytes(vector)
+
+            vector.limit(to: limit)
+            let visible = bytes(vector)
+            // In two steps, for a slice may be removed in parts.
+            vector.removeFirst(removed / 2)
+            vector.removeFirst(removed - removed / 2)
+            let left = vector.byteCount
+            vector.unlimit()
+
+            #expect(visible == Array(whole.prefix(Int(limit))))
+            #expect(left == limit - UInt64(removed))
+            #expect(bytes(vector) == Array(whole.dropFirst(removed)))
+            #expect(vector.byteCount == UInt64(14 - removed))
+        }
+    }
+
+    @Test("alignment is that of every slice, in address and length")
+    func alignment() throws {
+        #expect(try TestMemory.vector(memory, [(512, 512), (4096, 1024)]).isAligned(to: 512))
+        #expect(try !TestMemory.vector(memory, [(512, 512), (4097, 512)]).isAligned(to: 512))
+        #expect(try !TestMemory.vector(memory, [(512, 511)]).isAligned(to: 512))
+    }
+
+    @Test("zeros fill as much as is asked for", arguments: [0, 1, 4, 5, 14, 99] as [UInt64])
+    func zeros(count: UInt64) throws {
+        let vector = try slices()
+        let before = bytes(vector)
+        vector.fillZeros(count)
+        let zeroed = Int(min(count, 14))
+        #expect(bytes(vector) == Array(repeating: 0, count: zeroed) + before.dropFirst(zeroed))
+    }
+
     @Test("vectors of one arena keep apart, and each is empty at first")
     func arena() throws {
         let arena = try GuestVectorArena(vectors: 2, capacity: 1)

@@ -4,16 +4,16 @@ import VMMBase
 import VMMHost
 import VMMStorage
 
-/// Both engines on a file of their own, with the same questions. Where the kernel has no io_uring
-/// the tests of the ring are left out.
+/// Each engine on a file of its own, with the same questions. Where the kernel has no io_uring the
+/// tests of the ring are left out.
 @Suite("DiskEngine")
 struct DiskEngineTests {
     enum Kind: CaseIterable {
-        case synchronous, ring
+        case aio, ring
     }
 
     private static let fileByteCount = 8192
-    private static let kinds = hasRing ? Kind.allCases : [.synchronous]
+    private static let kinds = hasRing ? Kind.allCases : [.aio]
     private static let hasRing = (try? IORing(depth: 1)) != nil
 
     /// An engine, its file and guest memory for its transfers.
@@ -31,7 +31,8 @@ struct DiskEngineTests {
             try Data(bytes).write(to: URL(filePath: path))
             file = try FileDescriptor.open(path, options)
             engine =
-                kind == .ring ? try RingEngine(file, depth: 4) : SynchronousEngine(file)
+                kind == .ring
+                ? try RingEngine([file], depth: 16) : try AIOEngine([file], depth: 16)
             let range = GuestRange(start: GuestAddress(0), count: 64 << 10)
             memory = try GuestMemory(ranges: [range].compactMap { $0 }, usesHugePages: false)
         }
@@ -44,8 +45,8 @@ struct DiskEngineTests {
             return vector
         }
 
-        func perform(_ operation: IORing.Operation) -> Int32? {
-            engine.enqueue(operation, token: 7)
+        func perform(_ operation: DiskOperation) -> Int32? {
+            engine.enqueue(operation, on: 0, token: 7)
             engine.submit()
             engine.wait()
             return engine.nextCompletion().flatMap { $0.token == 7 ? $0.result : nil }
@@ -90,7 +91,7 @@ struct DiskEngineTests {
 
     @Test(
         "a range is zeroed and the file keeps its size, or the file system cannot",
-        arguments: kinds,
+        arguments: hasRing ? [Kind.ring] : [],
         [.discard, .writeZeros(mayUnmap: true), .writeZeros(mayUnmap: false)]
             as [FileDescriptor.RangeOperation])
     func ranges(kind: Kind, operation: FileDescriptor.RangeOperation) throws {
@@ -111,10 +112,10 @@ struct DiskEngineTests {
     func hugeNumbers(kind: Kind) throws {
         let fixture = try Fixture(kind)
         let vector = try fixture.vector([(0, 8)])
-        let range = IORing.Operation.range(.discard, offset: .max, count: .max)
+        let range = DiskOperation.range(.discard, offset: .max, count: .max)
         #expect(fixture.perform(.read(vector, offset: .max)) ?? 0 <= 0)
         #expect(fixture.perform(.write(vector, offset: UInt64(Int64.max))) ?? 0 < 0)
-        #expect(fixture.perform(range) ?? 0 < 0)
+        #expect(!fixture.engine.supports(range) || fixture.perform(range) ?? 0 < 0)
     }
 
     @Test(
@@ -122,7 +123,7 @@ struct DiskEngineTests {
         arguments: kinds)
     func manyRequests(kind: Kind) throws {
         let fixture = try Fixture(kind)
-        for token in 0..<10 { fixture.engine.enqueue(.flush, token: UInt64(token)) }
+        for token in 0..<10 { fixture.engine.enqueue(.flush, on: 0, token: UInt64(token)) }
         fixture.engine.submit()
         var tokens: Set<UInt64> = []
         while tokens.count < 10 {
@@ -139,9 +140,9 @@ struct DiskEngineTests {
         .enabled(if: hasRing, "the kernel has no io_uring"))
     func descriptor() throws {
         let fixture = try Fixture(.ring)
-        let source = try #require(fixture.engine.completionSource)
+        let source = fixture.engine.completionSource
         let before = source.isReady(.readable)
-        fixture.engine.enqueue(.flush, token: 1)
+        fixture.engine.enqueue(.flush, on: 0, token: 1)
         fixture.engine.submit()
         let after = source.isReady(.readable, waitingMilliseconds: 10_000)
         _ = fixture.engine.nextCompletion()

@@ -51,7 +51,8 @@ enum BlockRequest: Equatable {
             self =
                 Self.transfer(sector, chain.writable.byteCount, disk).map { .read(offset: $0) }
                 ?? .refuse(.ioError)
-        case BlockRequestType.write where disk.isReadOnly: self = .refuse(.ioError)
+        case BlockRequestType.write where disk.isReadOnly || disk.refusesChange(at: sector):
+            self = .refuse(.ioError)
         case BlockRequestType.write:
             self =
                 Self.transfer(sector, chain.readable.byteCount, disk).map { .write(offset: $0) }
@@ -67,10 +68,10 @@ enum BlockRequest: Equatable {
     /// The byte offset of a transfer of whole sectors inside the disk.
     private static func transfer(_ sector: UInt64, _ count: UInt64, _ disk: BlockLimits) -> UInt64?
     {
-        guard count > 0, count % RawDisk.sectorSize == 0, sector <= disk.sectorCount,
-            count / RawDisk.sectorSize <= disk.sectorCount - sector
+        guard count > 0, count % Disk.sectorSize == 0, sector <= disk.sectorCount,
+            count / Disk.sectorSize <= disk.sectorCount - sector
         else { return nil }
-        return sector * RawDisk.sectorSize
+        return sector * Disk.sectorSize
     }
 
     private static func range(
@@ -82,8 +83,9 @@ enum BlockRequest: Equatable {
             let flags = segment.load(UInt32.self, at: 12)
         else { return .refuse(.ioError) }
         guard flags & ~(isDiscard ? 0 : unmapFlag) == 0 else { return .refuse(.unsupported) }
-        let bytes = UInt64(sectors) * RawDisk.sectorSize
+        let bytes = UInt64(sectors) * Disk.sectorSize
         guard isDiscard || sectors <= BlockLimits.maximumZeroSectors,
+            !disk.refusesChange(at: sector),
             let offset = transfer(sector, bytes, disk)
         else { return .refuse(.ioError) }
         return isDiscard
@@ -94,9 +96,17 @@ enum BlockRequest: Equatable {
 
 /// What bounds the requests of one disk.
 struct BlockLimits {
+    private let disk: Disk
+
+    init(_ disk: Disk) { self.disk = disk }
+
     /// 16 MiB a request: what is written by hand where the file cannot zero a range.
     static let maximumZeroSectors: UInt32 = 32768
 
-    let sectorCount: UInt64
-    let isReadOnly: Bool
+    /// Of this moment: a disk may grow.
+    var sectorCount: UInt64 { disk.sectorCount }
+    var isReadOnly: Bool { disk.isReadOnly }
+
+    /// The first sector of a raw image that nobody declared as raw stays as it is.
+    func refusesChange(at sector: UInt64) -> Bool { sector == 0 && disk.protectsFirstSector }
 }

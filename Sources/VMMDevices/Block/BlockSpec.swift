@@ -3,45 +3,113 @@ import VMMHost
 import VMMStorage
 import VMMVirtIO
 
-/// `--disk`: a virtio-blk device on a raw image or a block device.
+/// `--disk`: a virtio-blk device on a disk image or a block device.
 package struct BlockSpec: DeviceSpec, Decodable {
     package static let word = "disk"
-    package static let summary = "A disk, from a raw image file or a block device"
+    package static let summary = "A disk, from an image file or a block device"
     package static let isRepeatable = true
-    package static let fields = [
-        OptionField("path", "<file>", "the image file or block device"),
-        OptionField("readonly", "on|off", "the guest cannot write", default: "off"),
-        OptionField(
-            "serial", "<text>", "serial number, at most 20 bytes", default: "the file's identity"),
-        OptionField("queue_size", "<n>", "requests in a queue, a power of two", default: "128"),
-        OptionField("id", "<name>", "the device's name", default: "_disk<n>"),
-        OptionField(
-            "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
-        OptionField(
-            "_disable_io_uring", "on|off", "blocking calls, for tests", default: "off",
-            isHidden: true),
-    ]
+    package static let fields =
+        [
+            OptionField("path", "<file>", "the image file or block device"),
+            OptionField("readonly", "on|off", "the guest cannot write", default: "off"),
+            OptionField(
+                "image_type", "<format>", "raw, qcow2, vhd, vhdx or vmdk",
+                default: "detected"),
+            OptionField(
+                "backing_files", "on|off", "a qcow2 image may fall back on others",
+                default: "off"),
+            OptionField("direct", "on|off", "bypass the host's page cache", default: "off"),
+            OptionField("sparse", "on|off", "give discarded room back", default: "on"),
+            OptionField(
+                "lock_granularity", "byte-range|full", "how much of the file is locked",
+                default: "byte-range"),
+            OptionField(
+                "serial", "<text>", "serial number, at most 20 bytes",
+                default: "the file's identity"),
+            OptionField("num_queues", "<n>", "request queues", default: "1"),
+            OptionField(
+                "queue_size", "<n>", "requests in a queue, a power of two", default: "128"),
+        ] + RateLimitOptions.fields + [
+            OptionField(
+                "rate_limit_group", "<name>", "share the limits of a --rate-limit-group"),
+            OptionField("id", "<name>", "the device's name", default: "_disk<n>"),
+            OptionField(
+                "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
+            OptionField(
+                "_disable_io_uring", "on|off", "no io_uring, for tests", default: "off",
+                isHidden: true),
+            OptionField(
+                "_disable_aio", "on|off", "no Linux AIO, for tests", default: "off",
+                isHidden: true),
+        ]
+
+    /// `lock_granularity` as CH spells it.
+    package enum LockGranularity: String, OptionChoice, Decodable, Sendable {
+        case byteRange = "byte-range"
+        case full
+    }
+
+    /// Each queue is a thread of the guest's choice at most; CH's and QEMU's users go to the
+    /// number of vCPUs.
+    private static let queueCounts: ClosedRange<UInt16> = 1...256
 
     package let path: String
     package let isReadOnly: Bool?
+    package let format: ImageFormat?
+    package let allowsBackingFiles: Bool?
+    package let isDirect: Bool?
+    package let isSparse: Bool?
+    package let lock: LockGranularity?
     package let serial: String?
+    package let queueCount: UInt16?
     package let queueSize: UInt16?
+    package let limits: RateLimitOptions
+    package let limitGroup: String?
     package let id: String?
     package let pciDevice: UInt8?
     package let disablesRing: Bool?
+    package let disablesAIO: Bool?
 
     private enum CodingKeys: String, CodingKey {
         case path
         case isReadOnly = "readonly"
+        case format = "image_type"
+        case allowsBackingFiles = "backing_files"
+        case isDirect = "direct"
+        case isSparse = "sparse"
+        case lock = "lock_granularity"
         case serial
+        case queueCount = "num_queues"
         case queueSize = "queue_size"
+        case limitGroup = "rate_limit_group"
         case id
         case pciDevice = "pci_device_id"
         case disablesRing = "_disable_io_uring"
+        case disablesAIO = "_disable_aio"
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let keys = try decoder.container(keyedBy: CodingKeys.self)
+        path = try keys.decode(String.self, forKey: .path)
+        isReadOnly = try keys.decodeIfPresent(Bool.self, forKey: .isReadOnly)
+        format = try keys.decodeIfPresent(ImageFormat.self, forKey: .format)
+        allowsBackingFiles = try keys.decodeIfPresent(Bool.self, forKey: .allowsBackingFiles)
+        isDirect = try keys.decodeIfPresent(Bool.self, forKey: .isDirect)
+        isSparse = try keys.decodeIfPresent(Bool.self, forKey: .isSparse)
+        lock = try keys.decodeIfPresent(LockGranularity.self, forKey: .lock)
+        serial = try keys.decodeIfPresent(String.self, forKey: .serial)
+        queueCount = try keys.decodeIfPresent(UInt16.self, forKey: .queueCount)
+        queueSize = try keys.decodeIfPresent(UInt16.self, forKey: .queueSize)
+        limits = try RateLimitOptions(from: decoder)
+        limitGroup = try keys.decodeIfPresent(String.self, forKey: .limitGroup)
+        id = try keys.decodeIfPresent(String.self, forKey: .id)
+        pciDevice = try keys.decodeIfPresent(UInt8.self, forKey: .pciDevice)
+        disablesRing = try keys.decodeIfPresent(Bool.self, forKey: .disablesRing)
+        disablesAIO = try keys.decodeIfPresent(Bool.self, forKey: .disablesAIO)
     }
 
     package func problems() -> [ConfigurationProblem] {
-        var problems: [ConfigurationProblem] = []
+        var problems = limits.problems(option: Self.option)
         if let serial, serial.utf8.count > VirtIOBlock.serialByteCount {
             problems.append(problem("serial", serial, "at most 20 bytes"))
         }
@@ -50,19 +118,57 @@ package struct BlockSpec: DeviceSpec, Decodable {
             problems.append(
                 problem("queue_size", "\(queueSize)", "expected a power of two from 4 to 1024"))
         }
+        if let queueCount, !Self.queueCounts.contains(queueCount) {
+            problems.append(problem("num_queues", "\(queueCount)", "expected 1 to 256"))
+        }
+        if let limitGroup, limits.isGiven {
+            problems.append(
+                problem("rate_limit_group", limitGroup, "excludes limits of the disk's own"))
+        }
         return problems
     }
 
+    private var diskOptions: DiskOptions {
+        var options = DiskOptions()
+        options.image.isReadOnly = isReadOnly ?? false
+        options.image.format = format
+        options.image.allowsBackingFiles = allowsBackingFiles ?? false
+        options.image.isDirect = isDirect ?? false
+        options.image.lock = lock == .full ? .whole : .byteRange
+        options.isSparse = isSparse ?? true
+        switch (disablesRing ?? false, disablesAIO ?? false) {
+        case (false, _): options.engine = nil
+        case (true, false): options.engine = .aio
+        case (true, true): options.engine = .synchronous
+        }
+        return options
+    }
+
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
-        let disk: RawDisk
-        do throws(RawDisk.OpenError) {
-            disk = try RawDisk(path: path, isReadOnly: isReadOnly ?? false)
+        var options = diskOptions
+        options.limiter = limits.limiter(context.clock)
+        if let limitGroup {
+            guard let shared = context.rateLimitGroups[limitGroup] else {
+                throw problem("rate_limit_group", limitGroup, "there is no such group")
+            }
+            options.limiter = shared
+        }
+        let disk: Disk
+        do throws(ImageError) {
+            disk = try Disk(path: path, options)
         } catch {
             throw problem("path", path, error.description)
         }
+        if disk.protectsFirstSector, !disk.isReadOnly {
+            Log.warning(
+                "\(context.id): sector 0 of '\(path)' stays as it is; image_type=raw frees it")
+        }
         return .virtIO(
             VirtIOBlock(
-                id: context.id, disk: disk, queueSize: queueSize ?? 128, serial: serial,
-                allowsRing: !(disablesRing ?? false)))
+                id: context.id, disk: disk,
+                queueSizes: Array(repeating: queueSize ?? 128, count: Int(queueCount ?? 1)),
+                serial: serial, clock: context.clock))
     }
 }
+
+extension ImageFormat: OptionChoice, Decodable {}

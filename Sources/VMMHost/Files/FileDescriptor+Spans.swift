@@ -48,6 +48,14 @@ extension FileDescriptor {
         guard result == 0 else { throw .last("resize") }
     }
 
+    /// Gives the first `byteCount` bytes of a file their room on the disk; their content stays.
+    package func allocate(_ byteCount: UInt64) throws(HostError) {
+        let result = retryingInterrupts {
+            vmm_fallocate(rawValue, 0, 0, Int64(clamping: byteCount))
+        }
+        guard result == 0 else { throw .last("reserve room for") }
+    }
+
     /// The first stretch of bytes at or after `offset` that takes room on the disk (SEEK_DATA,
     /// SEEK_HOLE); nil when only holes follow. A file that knows no holes is all data.
     package func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>? {

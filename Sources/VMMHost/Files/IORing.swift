@@ -1,6 +1,16 @@
 import CVMMLinux
 import Glibc
 
+/// What to do with a file; offsets and counts in bytes.
+package enum DiskOperation {
+    case read(GuestVector, offset: UInt64)
+    case write(GuestVector, offset: UInt64)
+    case flush
+    case range(FileDescriptor.RangeOperation, offset: UInt64, count: UInt64)
+    /// At most `IORing.zeroByteCount` zero bytes, for files that cannot zero a range.
+    case zeros(offset: UInt64, count: UInt64)
+}
+
 /// An io_uring of one thread: requests are queued without a system call and handed over in one.
 @safe package final class IORing {
     private let ring: UnsafeMutablePointer<io_uring>
@@ -38,16 +48,6 @@ import Glibc
         unsafe ring.deallocate()
     }
 
-    /// What to do with a file.
-    package enum Operation {
-        case read(GuestVector, offset: UInt64)
-        case write(GuestVector, offset: UInt64)
-        case flush
-        case range(FileDescriptor.RangeOperation, offset: UInt64, count: UInt64)
-        /// At most `zeroByteCount` zero bytes, for files that cannot zero a range.
-        case zeros(offset: UInt64, count: UInt64)
-    }
-
     /// The most that one `zeros` writes: its source is mapped, never written, and so takes no
     /// memory but page tables.
     package static let zeroByteCount: UInt64 = 1 << 20
@@ -60,7 +60,8 @@ import Glibc
 
     /// Queues one request; false when the queue is full: submit first. The vector stays untouched
     /// by others until the completion comes.
-    package func enqueue(_ operation: Operation, on file: FileDescriptor, token: UInt64) -> Bool {
+    package func enqueue(_ operation: DiskOperation, on file: FileDescriptor, token: UInt64) -> Bool
+    {
         guard let entry = unsafe io_uring_get_sqe(ring) else { return false }
         let fd = file.rawValue
         // SAFETY: each vector's slices are checked guest memory, which the caller keeps mapped

@@ -13,6 +13,14 @@ import VMMBase
     private var end = 0
     /// Private, so that the compiler sees all accesses and checks none at run time (hot path).
     private var total: UInt64 = 0
+    /// What `limit` hid: the slices from `end` on, and the last `tail` bytes of slice `cut`.
+    private struct Hidden {
+        let end: Int
+        let byteCount: UInt64
+        let cut: Int
+        let tail: Int
+    }
+    private var hidden: Hidden?
 
     fileprivate init(_ room: GuestVectorArena.Room) {
         self.room = room
@@ -34,6 +42,7 @@ import VMMBase
         first = 0
         end = 0
         total = 0
+        hidden = nil
     }
 
     /// Adds a slice. False when it is not RAM of one region or there is no room.
@@ -92,6 +101,53 @@ import VMMBase
         }
     }
 
+    /// Hides all but the first `count` bytes until `unlimit`, so that an operation on part of the
+    /// vector needs no list of its own. One limit at a time; until its end only `removeFirst`
+    /// may change the vector.
+    package func limit(to count: UInt64) {
+        guard count < total else { return }
+        var rest = count
+        var cut = first
+        // SAFETY: count < total, so the limit falls before or into a slice before `end`.
+        while unsafe rest >= UInt64(storage[cut].iov_len) {
+            unsafe rest -= UInt64(storage[cut].iov_len)
+            cut += 1
+        }
+        let tail = rest > 0 ? unsafe storage[cut].iov_len - Int(rest) : 0
+        hidden = Hidden(end: end, byteCount: total - count, cut: cut, tail: tail)
+        if rest > 0 { unsafe storage[cut].iov_len = Int(rest) }
+        end = rest > 0 ? cut + 1 : cut
+        total = count
+    }
+
+    /// Shows again what `limit` hid.
+    package func unlimit() {
+        guard let hidden else { return }
+        self.hidden = nil
+        if hidden.tail > 0, first > hidden.cut {
+            // SAFETY: the slice was cut in two and its head, as it stands here, was removed: what
+            // follows it in memory is its tail.
+            unsafe storage[hidden.cut].iov_base += storage[hidden.cut].iov_len
+            unsafe storage[hidden.cut].iov_len = hidden.tail
+            first = hidden.cut
+        } else if hidden.tail > 0 {
+            unsafe storage[hidden.cut].iov_len += hidden.tail
+        }
+        end = hidden.end
+        total += hidden.byteCount
+    }
+
+    /// Whether every slice begins and ends at a multiple of `alignment` bytes of host memory.
+    package func isAligned(to alignment: Int) -> Bool {
+        for index in first..<end {
+            // SAFETY: a slice of this vector; only its numbers are looked at.
+            let start = unsafe Int(bitPattern: storage[index].iov_base)
+            let isAligned = unsafe (start | storage[index].iov_len) % alignment == 0
+            if !isAligned { return false }
+        }
+        return true
+    }
+
     /// Drops all but the first `count` bytes.
     package func truncate(to count: UInt64) {
         while byteCount > count {
@@ -126,7 +182,11 @@ extension GuestVector {
 
     /// Fills the vector from its start with `bytes`; returns how many fitted.
     @discardableResult
-    package func copyIn(_ bytes: [UInt8]) -> Int {
+    package func copyIn(_ bytes: [UInt8]) -> Int { copyIn(bytes.span) }
+
+    /// As above.
+    @discardableResult
+    package func copyIn(_ bytes: Span<UInt8>) -> Int {
         var done = 0
         for index in first..<end where done < bytes.count {
             // SAFETY: as above; length is bounded by both sides.
@@ -140,6 +200,18 @@ extension GuestVector {
             done += length
         }
         return done
+    }
+
+    /// Zeroes the first `count` bytes (at most all).
+    package func fillZeros(_ count: UInt64) {
+        var rest = count
+        for index in first..<end where rest > 0 {
+            // SAFETY: as above.
+            let slice = unsafe storage[index]
+            let length = unsafe min(slice.iov_len, Int(clamping: rest))
+            unsafe memset(slice.iov_base, 0, length)
+            rest -= UInt64(length)
+        }
     }
 
     /// One little-endian integer `offset` bytes into the vector, wherever slices are cut; nil
@@ -263,5 +335,17 @@ package final class GuestVectorArena {
             arena: self)
         next += 1
         return GuestVector(room)
+    }
+}
+
+/// A vector that another thread uses until it says that it is done. The lender does not touch it
+/// meanwhile, and keeps its queue.
+package struct LentVector: @unchecked Sendable {
+    // SAFETY (@unchecked Sendable): lender and borrower hand the vector to and fro through locks,
+    // and only one of them uses it at a time.
+    package let vector: GuestVector
+
+    package init(_ vector: GuestVector) {
+        self.vector = vector
     }
 }

@@ -92,6 +92,13 @@ package struct CommandLineArguments: Sendable {
             configuration.cpus = try decode(CPUSpec.self, occurrence, CPUSpec.fields)
         case MemorySpec.option:
             configuration.memory = try decode(MemorySpec.self, occurrence, MemorySpec.fields)
+        case RateLimitGroup.option:
+            configuration.rateLimitGroups = try occurrence.values.map {
+                value throws(ConfigurationProblem) in
+                let text = try OptionText(value, option: option)
+                return try OptionDecoder.decode(
+                    RateLimitGroup.self, from: text, fields: RateLimitGroup.fields)
+            }
         case "--help", "-h": wantsHelp = true
         case "--version", "-V": wantsVersion = true
         default:

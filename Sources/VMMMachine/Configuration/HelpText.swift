@@ -16,6 +16,9 @@ package enum HelpText {
         }
         lines += group(CPUSpec.option, "The guest's processors", false, CPUSpec.fields)
         lines += group(MemorySpec.option, "The guest's memory", false, MemorySpec.fields)
+        lines += group(
+            RateLimitGroup.option, "A limit that several disks share", true,
+            RateLimitGroup.fields)
         for type in DeviceCatalog.all {
             lines += group(type.option, type.summary, type.isRepeatable, type.fields)
         }

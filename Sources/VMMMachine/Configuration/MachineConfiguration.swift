@@ -12,6 +12,7 @@ package struct MachineConfiguration: Sendable {
     package var memory = MemorySpec()
     /// In the order in which the user gave them.
     package var devices: [any DeviceSpec] = []
+    package var rateLimitGroups: [RateLimitGroup] = []
 
     package init() {}
 
@@ -41,6 +42,7 @@ package struct MachineConfiguration: Sendable {
         }
         let bits = min(limits.physicalAddressBits, width ?? 46)
         let layout = layout(bits, &problems)
+        problems += groupProblems()
         let outlined = outlineDevices(&problems)
         let boot = cpus.boot ?? 1
         let topology = CPUTopology(vcpuCount: max(boot, cpus.maximum ?? boot))
@@ -51,7 +53,22 @@ package struct MachineConfiguration: Sendable {
             kernel: kernel, initramfs: initramfs, commandLine: commandLine,
             bootVCPUs: Int(boot), maximumVCPUs: Int(cpus.maximum ?? boot), topology: topology,
             allowsNesting: cpus.allowsNesting ?? true, layout: layout,
-            usesHugePages: memory.usesHugePages ?? true, devices: outlined)
+            usesHugePages: memory.usesHugePages ?? true, devices: outlined,
+            rateLimitGroups: rateLimitGroups)
+    }
+
+    private func groupProblems() -> [ConfigurationProblem] {
+        var names: Set<String> = []
+        return rateLimitGroups.flatMap { group in
+            guard names.insert(group.id).inserted else {
+                return [
+                    ConfigurationProblem(
+                        option: "\(RateLimitGroup.option) id", value: group.id,
+                        reason: "another group has this name")
+                ]
+            }
+            return group.problems()
+        }
     }
 
     private func layout(

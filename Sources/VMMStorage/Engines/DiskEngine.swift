@@ -1,34 +1,50 @@
 import VMMHost
 
-/// How requests reach the kernel. One thread: the loop of the device that owns the engine.
+/// How requests reach the kernel without waiting for them. One thread: the loop of the queue that
+/// owns the engine. Files are named by their place in the list given at creation.
 package protocol DiskEngine: AnyObject {
-    /// Readable when completions wait; nil when they are there as soon as `submit` returns.
-    var completionSource: FileDescriptor? { get }
-    /// Queues a request under `token`, unique among those in flight.
-    func enqueue(_ operation: IORing.Operation, token: UInt64)
-    /// Starts all that is queued.
+    /// Readable when completions wait.
+    var completionSource: FileDescriptor { get }
+    /// False for what the engine cannot do: the slow lane does it then.
+    func supports(_ operation: DiskOperation) -> Bool
+    /// Queues an operation under `token`, unique among those in flight. The vector stays untouched
+    /// until its completion.
+    func enqueue(_ operation: DiskOperation, on file: Int, token: UInt64)
+    /// Starts all that is queued, in one system call.
     func submit()
     func nextCompletion() -> IORing.Completion?
-    /// Blocks until a completion waits; only called with requests in flight.
+    /// Blocks until a completion waits; only called with operations in flight.
     func wait()
 }
 
-/// All requests of one `submit` in one system call, finished in any order.
+/// The engines by name.
+package enum DiskEngineKind: Equatable, Sendable {
+    /// io_uring: everything, asynchronously.
+    case ring
+    /// Linux AIO: asynchronous with direct I/O; through the page cache its submission waits.
+    case aio
+    /// Blocking calls, all on the slow lane.
+    case synchronous
+}
+
+/// io_uring: all requests of one `submit` in one system call, finished in any order.
 package final class RingEngine: DiskEngine {
     private let ring: IORing
-    private let file: FileDescriptor
-    package var completionSource: FileDescriptor? { ring.descriptor }
+    private let files: [FileDescriptor]
+    package var completionSource: FileDescriptor { ring.descriptor }
 
-    /// `depth`: the most requests in flight at once.
-    package init(_ file: FileDescriptor, depth: UInt32) throws(HostError) {
-        self.file = file
+    /// `depth`: the most operations in flight at once.
+    package init(_ files: [FileDescriptor], depth: UInt32) throws(HostError) {
+        self.files = files
         ring = try IORing(depth: depth)
     }
 
-    package func enqueue(_ operation: IORing.Operation, token: UInt64) {
-        if ring.enqueue(operation, on: file, token: token) { return }
+    package func supports(_ operation: DiskOperation) -> Bool { true }
+
+    package func enqueue(_ operation: DiskOperation, on file: Int, token: UInt64) {
+        if ring.enqueue(operation, on: files[file], token: token) { return }
         ring.submit()
-        let placed = ring.enqueue(operation, on: file, token: token)
+        let placed = ring.enqueue(operation, on: files[file], token: token)
         precondition(placed, "the ring has room for every request in flight")
     }
 
@@ -37,53 +53,31 @@ package final class RingEngine: DiskEngine {
     package func wait() { ring.wait() }
 }
 
-/// One blocking call a request: for kernels and files that io_uring does not serve.
-package final class SynchronousEngine: DiskEngine {
-    private let file: FileDescriptor
-    private var finished: [IORing.Completion] = []
-    package let completionSource: FileDescriptor? = nil
+/// Linux AIO (io_submit(2)): for kernels and sandboxes without io_uring.
+package final class AIOEngine: DiskEngine {
+    private let context: AIOContext
+    private let files: [FileDescriptor]
+    package var completionSource: FileDescriptor { context.completions.descriptor }
 
-    package init(_ file: FileDescriptor) {
-        self.file = file
+    /// `depth`: the most operations in flight at once.
+    package init(_ files: [FileDescriptor], depth: UInt32) throws(HostError) {
+        self.files = files
+        context = try AIOContext(depth: depth)
     }
 
-    package func enqueue(_ operation: IORing.Operation, token: UInt64) {
-        finished.append(IORing.Completion(token: token, result: perform(operation)))
-    }
-
-    private func perform(_ operation: IORing.Operation) -> Int32 {
-        do throws(HostError) {
-            switch operation {
-            case .read(let vector, let offset):
-                return Self.result(file.read(into: vector, at: offset))
-            case .write(let vector, let offset): return Self.result(file.write(vector, at: offset))
-            case .flush: try file.synchronize()
-            case .range(let operation, let offset, let count):
-                try file.apply(operation, offset: offset, count: count)
-            case .zeros(let offset, let count):
-                let step = min(count, IORing.zeroByteCount)
-                try file.writeZeros(offset: offset, count: step)
-                return Int32(step)
-            }
-            return 0
-        } catch {
-            return -error.code
+    /// The interface has no call for ranges.
+    package func supports(_ operation: DiskOperation) -> Bool {
+        switch operation {
+        case .read, .write, .flush: true
+        case .range, .zeros: false
         }
     }
 
-    private static func result(_ transfer: FileDescriptor.Transfer) -> Int32 {
-        switch transfer {
-        case .moved(let count): Int32(clamping: count)
-        case .endOfFile, .wouldBlock: 0
-        case .failed(let code): -code
-        }
+    package func enqueue(_ operation: DiskOperation, on file: Int, token: UInt64) {
+        context.enqueue(operation, on: files[file], token: token)
     }
 
-    package func submit() {}
-
-    package func nextCompletion() -> IORing.Completion? {
-        finished.isEmpty ? nil : finished.removeFirst()
-    }
-
-    package func wait() {}
+    package func submit() { context.submit() }
+    package func nextCompletion() -> IORing.Completion? { context.nextCompletion() }
+    package func wait() { context.wait() }
 }

@@ -124,6 +124,11 @@ package final class HostFile: ImageFile {
         try calls.resize(to: byteCount)
     }
 
+    /// Takes all the room that the file's size promises; block devices have theirs.
+    package func preallocate() throws(HostError) {
+        if !isBlockDevice { try calls.allocate(byteCount()) }
+    }
+
     package func synchronize() throws(HostError) { try calls.synchronize() }
 
     package func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>? {

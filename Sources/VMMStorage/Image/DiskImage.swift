@@ -27,8 +27,6 @@ package protocol DiskImage: AnyObject {
     func discard(at offset: UInt64, count: UInt64) throws(ImageError)
     /// All that was written before, through this object or through `files`, survives a power cut.
     func flush() throws(ImageError)
-    /// Whether a flush has more to do than to synchronize `files`: asked on any thread.
-    var hasUnflushedMetadata: Bool { get }
     /// Sets the guest's view of the size; bytes gained read as zeros.
     func resize(to byteCount: UInt64) throws(ImageError)
     /// How the bytes from `offset` on are kept, up to the first change; at least one byte long.

@@ -46,6 +46,10 @@ package final class ExtentMap: Sendable {
     }
 
     private let layout: Layout
+    /// Whether a flush has more to do than to synchronise the files: the image keeps changed
+    /// tables in memory.
+    package var hasUnflushedMetadata: Bool { unflushed.load(ordering: .acquiring) }
+    private let unflushed = Atomic<Bool>(false)
     private let granuleShift: Int
     private let slices: Mutex<[Slice?]>
 
@@ -88,6 +92,12 @@ package final class ExtentMap: Sendable {
             rest -= extent.count
         }
         return Extent(.unknown, count: limit)
+    }
+
+    /// The image's word on `hasUnflushedMetadata`; true before the write is answered that made it
+    /// so. The image's thread only.
+    package func setUnflushedMetadata(_ isUnflushed: Bool) {
+        unflushed.store(isUnflushed, ordering: .releasing)
     }
 
     // MARK: granules

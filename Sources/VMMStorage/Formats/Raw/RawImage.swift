@@ -6,7 +6,6 @@ package final class RawImage: DiskImage {
     package let isReadOnly: Bool
     package let files: [any ImageFile]
     package let extents: ExtentMap
-    package let hasUnflushedMetadata = false
     package private(set) var byteCount: UInt64
     private let file: any ImageFile
 
@@ -26,11 +25,14 @@ package final class RawImage: DiskImage {
 
     package func read(into bytes: inout MutableSpan<UInt8>, at offset: UInt64) throws(ImageError) {
         try requireInside(offset, UInt64(bytes.count))
+        let count: Int
         do throws(HostError) {
-            try file.readPadded(into: &bytes, at: offset)
+            count = try file.read(into: &bytes, at: offset)
         } catch {
             throw .host(error)
         }
+        // The file was cut under us: what was there is gone, which is not the same as zeros.
+        guard count == bytes.count else { throw .host(HostError("read", code: HostError.ioCode)) }
     }
 
     package func write(_ bytes: Span<UInt8>, at offset: UInt64) throws(ImageError) {

@@ -3,8 +3,8 @@ import Testing
 import VMMHost
 import VMMStorage
 
-@Suite("RawDisk")
-struct RawDiskTests {
+@Suite("HostFile")
+struct HostFileTests {
     let directory: TemporaryDirectory
     let path: String
 
@@ -16,8 +16,8 @@ struct RawDiskTests {
 
     /// The sentence that a user reads; empty when the disk opens.
     private func refusal(_ path: String, isReadOnly: Bool = false) -> String {
-        do throws(RawDisk.OpenError) {
-            _ = try RawDisk(path: path, isReadOnly: isReadOnly)
+        do throws(ImageError) {
+            _ = try RawImage(HostFile(path: path, isReadOnly: isReadOnly))
             return ""
         } catch {
             return error.description
@@ -26,18 +26,10 @@ struct RawDiskTests {
 
     @Test("a file is a disk of its whole sectors")
     func opens() throws {
-        let disk = try RawDisk(path: path, isReadOnly: false)
-        #expect(disk.sectorCount == 2)
-        #expect(disk.logicalBlockSize == 512 && disk.physicalBlockSize == 512)
-        #expect(!disk.isBlockDevice && !disk.isReadOnly)
-    }
-
-    @Test("the default serial number is the same each time and has at most 20 bytes")
-    func serial() throws {
-        let first = try RawDisk(path: path, isReadOnly: true).defaultSerial
-        let second = try RawDisk(path: path, isReadOnly: true).defaultSerial
-        #expect(first == second)
-        #expect((1...20).contains(first.utf8.count))
+        let file = try HostFile(path: path, isReadOnly: false)
+        #expect(try RawImage(file).byteCount == 1024)
+        #expect(file.logicalBlockSize == 512 && file.physicalBlockSize == 512)
+        #expect(!file.isBlockDevice && !file.isReadOnly)
     }
 
     @Test("what is no disk is refused in a sentence", arguments: [false, true])
@@ -72,16 +64,10 @@ struct RawDiskTests {
             (true, true, true),
         ])
     func locks(first: Bool, second: Bool, opens: Bool) throws {
-        let holder = try RawDisk(path: path, isReadOnly: first)
+        let holder = try HostFile(path: path, isReadOnly: first)
         let text = refusal(path, isReadOnly: second)
-        #expect(holder.sectorCount == 2)
+        #expect(holder.path == path)
         #expect(text.isEmpty == opens)
         #expect(opens || text.hasPrefix("is used by somebody else"))
-    }
-
-    @Test("an engine without io_uring has nothing to wait for")
-    func engine() throws {
-        let disk = try RawDisk(path: path, isReadOnly: true)
-        #expect(disk.makeEngine(depth: 4, allowsRing: false).completionSource == nil)
     }
 }

@@ -1,0 +1,143 @@
+import VMMBase
+import VMMHost
+import VMMStorage
+import VMMVirtIO
+
+/// One queue of a block device: takes requests off the ring in batches, hands them to the disk, and
+/// gives them back in any order. Belongs to the loop that serves the queue.
+final class BlockQueue {
+    /// A request in flight; one for each descriptor of the queue, made at activation.
+    private struct Slot {
+        let chain: DescriptorChain
+        var status: GuestByte?
+        var isRead = false
+        var isChange = false
+        /// The bytes that a read brings.
+        var byteCount: UInt64 = 0
+    }
+
+    private let queue: VirtQueue
+    private let disk: DiskQueue
+    private let limits: BlockLimits
+    private let serial: [UInt8]
+    private var slots: [Slot]
+    /// Indices of unused slots, used last in, first out, so that few pages are touched.
+    private var freeSlots: [Int]
+    /// Whether the driver accepts that a write is stable only after a flush.
+    var isWriteback: Bool
+
+    /// Makes all that requests need.
+    init(
+        _ queue: VirtQueue, disk: DiskQueue, limits: BlockLimits, serial: [UInt8],
+        isWriteback: Bool
+    ) throws(HostError) {
+        self.queue = queue
+        self.disk = disk
+        self.limits = limits
+        self.serial = serial
+        self.isWriteback = isWriteback
+        slots = try queue.makeChains(Int(queue.size)).map { Slot(chain: $0) }
+        freeSlots = Array(slots.indices.reversed())
+    }
+
+    var wakeSources: [FileDescriptor] { disk.wakeSources }
+
+    /// The driver rang.
+    func service() throws(GuestFault) {
+        // A queue's worth of requests, then the loop's other devices have their turn.
+        var budget = queue.size
+        repeat {
+            queue.suppressDoorbell()
+            // At most one slot a descriptor: a queue's worth of requests is taken at once, and
+            // the rest when slots come back.
+            while budget > 0, let slot = freeSlots.last, try queue.pop(into: slots[slot].chain) {
+                budget -= 1
+                freeSlots.removeLast()
+                try start(slot)
+            }
+            disk.submit()
+            complete()
+        } while budget > 0 && queue.armDoorbell() && !freeSlots.isEmpty
+        queue.notify()
+        if budget == 0 { queue.serviceAgain() }
+    }
+
+    /// The disk has answers.
+    func wake() throws(GuestFault) {
+        let wasFull = freeSlots.isEmpty
+        complete()
+        queue.notify()
+        if wasFull, queue.hasAvailable { try service() }
+    }
+
+    /// Answers all that is in flight.
+    func drain() {
+        complete()
+        while freeSlots.count < slots.count {
+            disk.wait()
+            complete()
+        }
+        queue.notify()
+    }
+
+    private func start(_ slot: Int) throws(GuestFault) {
+        let chain = slots[slot].chain
+        guard let status = chain.writable.removeLastByte(),
+            let request = BlockRequest(chain, disk: limits)
+        else {
+            // Nothing is in flight for it: `drain` must not wait for this one.
+            freeSlots.append(slot)
+            throw GuestFault("block request without header or status", UInt64(chain.head))
+        }
+        slots[slot].status = status
+        slots[slot].isRead = false
+        slots[slot].isChange = false
+        switch request {
+        case .refuse(let status): finish(slot, status)
+        case .getID:
+            let fits = chain.writable.byteCount >= UInt64(serial.count)
+            if fits { chain.writable.copyIn(serial) }
+            finish(slot, fits ? .ok : .ioError, written: fits ? UInt64(serial.count) : 0)
+        case .read(let offset):
+            slots[slot].isRead = true
+            slots[slot].byteCount = chain.writable.byteCount
+            disk.start(.read(chain.writable, offset: offset), slot: slot)
+        case .write(let offset):
+            slots[slot].isChange = true
+            disk.start(.write(chain.readable, offset: offset), slot: slot)
+        case .discard(let offset, let count):
+            disk.start(.discard(offset: offset, count: count), slot: slot)
+        case .writeZeros(let offset, let count, let mayUnmap):
+            slots[slot].isChange = true
+            disk.start(
+                .writeZeros(offset: offset, count: count, mayUnmap: mayUnmap), slot: slot)
+        case .flush:
+            disk.start(.flush, slot: slot)
+        }
+    }
+
+    private func complete() {
+        while let completion = disk.nextCompletion() {
+            let slot = completion.slot
+            if completion.code != 0 {
+                finish(slot, .ioError)
+            } else if slots[slot].isRead {
+                finish(slot, .ok, written: slots[slot].byteCount)
+            } else if slots[slot].isChange, !isWriteback {
+                // Write-through: a write is answered when it is stable.
+                slots[slot].isChange = false
+                disk.start(.flush, slot: slot)
+            } else {
+                finish(slot, .ok)
+            }
+        }
+        disk.submit()
+    }
+
+    /// Writes the status byte and gives the chain back.
+    private func finish(_ slot: Int, _ status: BlockStatus, written: UInt64 = 0) {
+        slots[slot].status?.store(status.rawValue)
+        queue.push(slots[slot].chain, written: UInt32(clamping: written + 1))
+        freeSlots.append(slot)
+    }
+}

@@ -1,0 +1,131 @@
+import Synchronization
+import VMMBase
+import VMMHost
+
+/// How a disk is opened.
+package struct DiskOptions: Sendable {
+    package var image = ImageOptions()
+    /// The engine to use; nil: the best that the kernel allows.
+    package var engine: DiskEngineKind?
+    /// Ranges may be given back to the host; else the image takes all its room at once.
+    package var isSparse = true
+    package var limiter: RateLimiter?
+
+    package init() {}
+}
+
+/// An opened image with all that its queues share. Any thread.
+package final class Disk: Sendable {
+    package static let sectorSize: UInt64 = 512
+
+    package let format: ImageFormat
+    package let isReadOnly: Bool
+    package let isSparse: Bool
+    /// In bytes.
+    package let logicalBlockSize: UInt32
+    package let physicalBlockSize: UInt32
+    /// What the disk answers when the user gave it no serial: the image's identity on this host,
+    /// as CH derives it (device, represented device and inode numbers, 20 bytes at most).
+    package let defaultSerial: String
+    /// A raw image that nobody declared as such: a guest that wrote another format's header into
+    /// its first sector would have the host read it as that the next time.
+    package let protectsFirstSector: Bool
+    package let extents: ExtentMap
+    package let limiter: RateLimiter?
+
+    /// The files that engines may use; nil where every byte has to go through the image.
+    let descriptors: [FileDescriptor?]
+    /// How many of them are the image's own: what a flush has to synchronise.
+    let ownFileCount: Int
+    /// What direct I/O on the files must be aligned to, in bytes.
+    let alignment: Int
+    let lane: SlowLane
+    private let engine: DiskEngineKind?
+    private let sectors: Atomic<UInt64>
+    private let counters = Mutex<[DiskCounters]>([])
+
+    /// Opens and locks the image at `path`.
+    package convenience init(path: String, _ options: DiskOptions) throws(ImageError) {
+        let file = try HostFile(
+            path: path, isReadOnly: options.image.isReadOnly, isDirect: options.image.isDirect,
+            lock: options.image.lock)
+        if !options.isSparse, !file.isReadOnly {
+            try hosted { () throws(HostError) in try file.preallocate() }
+        }
+        try self.init(ImageOpener.open(file, options.image), options)
+    }
+
+    /// Takes an image over; its first file is a `HostFile`, from which block sizes and identity
+    /// come.
+    package init(_ image: any DiskImage, _ options: DiskOptions) throws(ImageError) {
+        format = image.format
+        isReadOnly = image.isReadOnly
+        isSparse = options.isSparse
+        let file = image.files.first as? HostFile
+        logicalBlockSize = format == .raw ? file?.logicalBlockSize ?? 512 : 512
+        physicalBlockSize = format == .raw ? file?.physicalBlockSize ?? 512 : 512
+        defaultSerial =
+            file.map { file in
+                let data = file.metadata
+                return String("\(data.device)\(data.rawDevice)\(data.inode)".prefix(20))
+            } ?? "swiftlet"
+        protectsFirstSector = options.image.format == nil && format == .raw
+        extents = image.extents
+        limiter = options.limiter
+        descriptors = image.files.map(\.descriptor)
+        ownFileCount = image.files.count { !$0.isReadOnly }
+        alignment = image.files.map(\.alignment).max() ?? 1
+        engine = options.engine
+        sectors = Atomic(image.byteCount / Self.sectorSize)
+        lane = SlowLane(image)
+    }
+
+    /// The capacity in sectors of 512 bytes.
+    package var sectorCount: UInt64 { sectors.load(ordering: .acquiring) }
+
+    /// Grows or shrinks the disk, on the slow lane; `done` is called there.
+    package func resize(
+        to byteCount: UInt64, done: @escaping @Sendable (ImageError?) -> Void
+    ) {
+        lane.post { [self] image, _ in
+            do throws(ImageError) {
+                try image.resize(to: byteCount)
+                sectors.store(image.byteCount / Self.sectorSize, ordering: .releasing)
+                done(nil)
+            } catch {
+                done(error)
+            }
+        }
+    }
+
+    /// The sum over all queues that there were.
+    package var statistics: DiskStatistics {
+        counters.withLock { $0.reduce(DiskStatistics()) { $0 + $1.statistics } }
+    }
+
+    /// Writes down what the image keeps in memory and ends the slow lane; nil, or why it failed.
+    /// Called once, when no queue uses the disk any more.
+    package func close() -> ImageError? { lane.close() }
+
+    func makeCounters() -> DiskCounters {
+        let made = DiskCounters()
+        counters.withLock { $0.append(made) }
+        return made
+    }
+
+    /// The engine asked for, else the first one that the kernel allows; nil where the slow lane
+    /// does all.
+    func makeEngine(depth: UInt32) throws(HostError) -> (any DiskEngine)? {
+        let files = descriptors.compactMap { $0 }
+        guard files.count == descriptors.count else { return nil }
+        switch engine {
+        case .ring: return try RingEngine(files, depth: depth)
+        case .aio: return try AIOEngine(files, depth: depth)
+        case .synchronous: return nil
+        case nil:
+            if let ring = try? RingEngine(files, depth: depth) { return ring }
+            Log.info("disk: the kernel allows no io_uring")
+            return try? AIOEngine(files, depth: depth)
+        }
+    }
+}

@@ -1,0 +1,395 @@
+import Synchronization
+import VMMBase
+import VMMHost
+
+/// The requests of one virtqueue on their way to a disk: each goes to the engine where the extent
+/// map knows the place, and to the slow lane where it does not. One thread: the queue's loop. No
+/// allocation and, with its batch, one system call for a request on the fast way.
+package final class DiskQueue {
+    /// A request in flight; the caller names it by its place, below `depth`.
+    private struct Slot {
+        var request = DiskRequest.flush
+        /// In bytes, of a transfer or a range.
+        var done: UInt64 = 0
+        /// What the engine has been given of it.
+        var step: UInt64 = 0
+        /// The file cannot zero a range: zeros are written instead.
+        var writesZeros = false
+        var isAtEngine = false
+        var byteCount: UInt64 = 0
+        var started: UInt64 = 0
+    }
+
+    /// An answer: the request's slot, and 0 or the `errno` of its failure.
+    package struct Completion: Sendable {
+        package let slot: Int
+        package let code: Int32
+    }
+
+    /// What the slow lane has finished.
+    private final class Mailbox: Sendable {
+        let bell: EventFD
+        private let letters = Mutex<[Completion]>([])
+
+        init() throws(HostError) { bell = try EventFD() }
+
+        func put(_ completion: Completion) {
+            letters.withLock { $0.append(completion) }
+            bell.signal()
+        }
+
+        func takeAll(into finished: inout [Completion]) {
+            letters.withLock { letters in
+                finished.append(contentsOf: letters)
+                letters.removeAll(keepingCapacity: true)
+            }
+        }
+    }
+
+    /// Ranges above this are walked by the slow lane: the loop must not look at a table for long.
+    private static let longRange: UInt64 = 1 << 30
+
+    private let disk: Disk
+    private let engine: (any DiskEngine)?
+    private let mailbox: Mailbox
+    private let throttle: Throttle?
+    private let counters: DiskCounters
+    private let clock: any HostClock
+    private var slots: [Slot]
+    /// Answered on the spot or taken from the mailbox; last in, first out.
+    private var finished: [Completion] = []
+    private var atEngine = 0
+
+    /// `depth`: the most requests at once.
+    package init(_ disk: Disk, depth: Int, clock: any HostClock) throws(HostError) {
+        self.disk = disk
+        self.clock = clock
+        engine = try disk.makeEngine(depth: UInt32(depth))
+        mailbox = try Mailbox()
+        throttle = try disk.limiter.map { limiter throws(HostError) in try Throttle(limiter) }
+        counters = disk.makeCounters()
+        slots = Array(repeating: Slot(), count: depth)
+        finished.reserveCapacity(depth)
+    }
+
+    /// Readable when there may be completions, or when throttled requests may go on.
+    package var wakeSources: [FileDescriptor] {
+        [mailbox.bell.descriptor] + (engine.map { [$0.completionSource] } ?? [])
+            + (throttle.map { [$0.timer.descriptor] } ?? [])
+    }
+
+    /// Takes a request; its vector stays untouched by others until the completion.
+    package func start(_ request: DiskRequest, slot: Int) {
+        slots[slot].request = request
+        slots[slot].done = 0
+        slots[slot].writesZeros = false
+        slots[slot].byteCount = request.byteCount
+        slots[slot].started = clock.monotonicNanoseconds()
+        if let throttle, !throttle.admits(slots[slot].byteCount, slot: slot) { return }
+        advance(slot)
+    }
+
+    /// Hands all that was started to the kernel.
+    package func submit() {
+        if atEngine > 0 { engine?.submit() }
+    }
+
+    /// The next answer, or nil. What it sets going needs a `submit`.
+    package func nextCompletion() -> Completion? {
+        while true {
+            if let completion = finished.popLast() {
+                count(completion)
+                return completion
+            }
+            if let completion = engine?.nextCompletion() {
+                atEngine -= 1
+                proceed(Int(completion.token), completion.result)
+                continue
+            }
+            if mailbox.bell.clear() {
+                mailbox.takeAll(into: &finished)
+                if !finished.isEmpty { continue }
+            }
+            guard let throttle, releaseThrottled(throttle) else { return nil }
+        }
+    }
+
+    /// Waits for an answer; only with requests in flight. Throttled ones go ahead at once: whoever
+    /// waits wants the queue empty.
+    package func wait() {
+        while let slot = throttle?.next() { advance(slot) }
+        submit()
+        guard finished.isEmpty else { return }
+        if atEngine > 0 {
+            engine?.wait()
+        } else {
+            _ = mailbox.bell.descriptor.isReady(.readable, waitingMilliseconds: -1)
+        }
+    }
+
+    private func releaseThrottled(_ throttle: Throttle) -> Bool {
+        var released = false
+        while let slot = throttle.nextAdmitted() {
+            advance(slot)
+            released = true
+        }
+        submit()
+        return released && !finished.isEmpty
+    }
+
+    private func finish(_ slot: Int, _ code: Int32) {
+        finished.append(Completion(slot: slot, code: code))
+    }
+
+    private func count(_ completion: Completion) {
+        guard completion.code == 0 else { return }
+        let slot = slots[completion.slot]
+        let microseconds = (clock.monotonicNanoseconds() &- slot.started) / 1000
+        switch slot.request {
+        case .read: counters.countRead(byteCount: slot.byteCount, microseconds: microseconds)
+        case .write: counters.countWrite(byteCount: slot.byteCount, microseconds: microseconds)
+        case .flush, .discard, .writeZeros: break
+        }
+    }
+}
+
+// The way of one request.
+extension DiskQueue {
+    /// Takes the next step of a request: as far as one extent reaches.
+    private func advance(_ slot: Int) {
+        switch slots[slot].request {
+        case .read(let vector, let offset): read(slot, vector, offset)
+        case .write(let vector, let offset): write(slot, vector, offset)
+        case .flush: flush(slot)
+        case .discard(let offset, let count): range(slot, offset, count, .discard)
+        case .writeZeros(let offset, let count, let mayUnmap):
+            range(slot, offset, count, .writeZeros(mayUnmap: mayUnmap && disk.isSparse))
+        }
+    }
+
+    private func read(_ slot: Int, _ vector: GuestVector, _ offset: UInt64) {
+        while vector.byteCount > 0 {
+            let extent = disk.extents.extent(
+                at: offset + slots[slot].done, limit: vector.byteCount)
+            switch extent.place {
+            case .data(let file, let place, _) where isAligned(vector, place, extent.count):
+                vector.limit(to: extent.count)
+                enqueue(slot, .read(vector, offset: place), on: file, extent.count)
+                return
+            case .zeros:
+                vector.fillZeros(extent.count)
+                vector.removeFirst(Int(clamping: extent.count))
+                slots[slot].done += extent.count
+            default:
+                takeSlowLane(slot)
+                return
+            }
+        }
+        finish(slot, 0)
+    }
+
+    private func write(_ slot: Int, _ vector: GuestVector, _ offset: UInt64) {
+        guard vector.byteCount > 0 else {
+            finish(slot, 0)
+            return
+        }
+        let extent = disk.extents.extent(at: offset + slots[slot].done, limit: vector.byteCount)
+        if case .data(let file, let place, isWritable: true) = extent.place,
+            isAligned(vector, place, extent.count)
+        {
+            vector.limit(to: extent.count)
+            enqueue(slot, .write(vector, offset: place), on: file, extent.count)
+        } else {
+            takeSlowLane(slot)
+        }
+    }
+
+    private func isAligned(_ vector: GuestVector, _ place: UInt64, _ count: UInt64) -> Bool {
+        let alignment = disk.alignment
+        if alignment == 1 { return true }
+        return (place | count) % UInt64(alignment) == 0 && vector.isAligned(to: alignment)
+    }
+
+    private func flush(_ slot: Int) {
+        if disk.isReadOnly {
+            finish(slot, 0)
+        } else if disk.ownFileCount > 1 || disk.extents.hasUnflushedMetadata {
+            takeSlowLane(slot)
+        } else {
+            enqueue(slot, .flush, on: 0, 0)
+        }
+    }
+
+    private func range(
+        _ slot: Int, _ offset: UInt64, _ count: UInt64, _ operation: FileDescriptor.RangeOperation
+    ) {
+        if count > Self.longRange {
+            takeSlowLane(slot)
+            return
+        }
+        while slots[slot].done < count {
+            let rest = count - slots[slot].done
+            let extent = disk.extents.extent(at: offset + slots[slot].done, limit: rest)
+            switch extent.place {
+            case .data(let file, let place, isWritable: true):
+                if slots[slot].writesZeros {
+                    let step = min(extent.count, IORing.zeroByteCount)
+                    enqueue(slot, .zeros(offset: place, count: step), on: file, step)
+                } else {
+                    enqueue(
+                        slot, .range(operation, offset: place, count: extent.count), on: file,
+                        extent.count)
+                }
+                return
+            case .zeros:
+                slots[slot].done += extent.count
+            default:
+                takeSlowLane(slot)
+                return
+            }
+        }
+        finish(slot, 0)
+    }
+
+    private func enqueue(_ slot: Int, _ operation: DiskOperation, on file: Int, _ step: UInt64) {
+        guard let engine, engine.supports(operation) else {
+            // The image takes all that is left, not only this step.
+            switch operation {
+            case .read(let vector, _), .write(let vector, _): vector.unlimit()
+            case .flush, .range, .zeros: break
+            }
+            takeSlowLane(slot)
+            return
+        }
+        slots[slot].step = step
+        atEngine += 1
+        engine.enqueue(operation, on: file, token: UInt64(slot))
+    }
+
+    /// The engine has answered: `result` is what the system call returned, or -errno.
+    private func proceed(_ slot: Int, _ result: Int32) {
+        switch slots[slot].request {
+        case .read(let vector, _), .write(let vector, _):
+            guard result > 0 else {
+                vector.unlimit()
+                // An image may end before its last unit; what that means its format knows.
+                if result == 0 { takeSlowLane(slot) } else { finish(slot, -result) }
+                return
+            }
+            vector.removeFirst(Int(result))
+            vector.unlimit()
+            slots[slot].done += UInt64(result)
+            advance(slot)
+        case .flush:
+            finish(slot, result < 0 ? -result : 0)
+        case .discard:
+            // Discard is advice: a file that cannot do it keeps its blocks.
+            if result < 0, !HostError.isUnsupported(-result) {
+                finish(slot, -result)
+            } else {
+                slots[slot].done += slots[slot].step
+                advance(slot)
+            }
+        case .writeZeros:
+            proceedZeros(slot, result)
+        }
+    }
+
+    private func proceedZeros(_ slot: Int, _ result: Int32) {
+        if slots[slot].writesZeros {
+            slots[slot].done += UInt64(clamping: result)
+            if result > 0 {
+                advance(slot)
+            } else {
+                finish(slot, result < 0 ? -result : HostError.ioCode)
+            }
+        } else if result >= 0 {
+            slots[slot].done += slots[slot].step
+            advance(slot)
+        } else if HostError.isUnsupported(-result) {
+            slots[slot].writesZeros = true
+            advance(slot)
+        } else {
+            finish(slot, -result)
+        }
+    }
+}
+
+// The slow lane.
+extension DiskQueue {
+    /// Leaves what is left of a request to the image.
+    private func takeSlowLane(_ slot: Int) {
+        let done = slots[slot].done
+        let mailbox = mailbox
+        let isSparse = disk.isSparse
+        switch slots[slot].request {
+        case .read(let vector, let offset):
+            let lent = LentVector(vector)
+            answer(slot, mailbox) { image, buffer throws(ImageError) in
+                try Self.read(image, into: lent.vector, at: offset + done, &buffer)
+            }
+        case .write(let vector, let offset):
+            let lent = LentVector(vector)
+            answer(slot, mailbox) { image, buffer throws(ImageError) in
+                try Self.write(image, lent.vector, at: offset + done, &buffer)
+            }
+        case .flush:
+            answer(slot, mailbox) { image, _ throws(ImageError) in try image.flush() }
+        case .discard(let offset, let count):
+            answer(slot, mailbox) { image, _ throws(ImageError) in
+                try image.discard(at: offset + done, count: count - done)
+            }
+        case .writeZeros(let offset, let count, let mayUnmap):
+            answer(slot, mailbox) { image, _ throws(ImageError) in
+                try image.writeZeros(
+                    at: offset + done, count: count - done, mayUnmap: mayUnmap && isSparse)
+            }
+        }
+    }
+
+    private func answer(
+        _ slot: Int, _ mailbox: Mailbox,
+        _ work: @escaping @Sendable (any DiskImage, inout [UInt8]) throws(ImageError) -> Void
+    ) {
+        disk.lane.post { image, buffer in
+            do throws(ImageError) {
+                try work(image, &buffer)
+                mailbox.put(Completion(slot: slot, code: 0))
+            } catch {
+                Log.debug("disk: \(error)")
+                mailbox.put(Completion(slot: slot, code: error.code))
+            }
+        }
+    }
+
+    private static func read(
+        _ image: any DiskImage, into vector: GuestVector, at offset: UInt64,
+        _ buffer: inout [UInt8]
+    ) throws(ImageError) {
+        var place = offset
+        while vector.byteCount > 0 {
+            let count = Int(min(vector.byteCount, UInt64(SlowLane.bufferByteCount)))
+            buffer.removeAll(keepingCapacity: true)
+            buffer.append(contentsOf: repeatElement(0, count: count))
+            var piece = buffer.mutableSpan
+            try image.read(into: &piece, at: place)
+            vector.copyIn(buffer.span)
+            vector.removeFirst(count)
+            place += UInt64(count)
+        }
+    }
+
+    private static func write(
+        _ image: any DiskImage, _ vector: GuestVector, at offset: UInt64, _ buffer: inout [UInt8]
+    ) throws(ImageError) {
+        var place = offset
+        while vector.byteCount > 0 {
+            let count = Int(min(vector.byteCount, UInt64(SlowLane.bufferByteCount)))
+            buffer.removeAll(keepingCapacity: true)
+            vector.copyOut(into: &buffer, limit: count)
+            try image.write(buffer.span, at: place)
+            vector.removeFirst(count)
+            place += UInt64(count)
+        }
+    }
+}

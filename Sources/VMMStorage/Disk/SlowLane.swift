@@ -1,0 +1,89 @@
+import Synchronization
+import VMMBase
+import VMMHost
+
+/// The thread on which an image does what may wait: tables, allocation, copies, unaligned
+/// transfers. One job at a time, in the order of posting. The thread starts with the first job, for
+/// most raw disks never need it.
+package final class SlowLane: Sendable {
+    package typealias Job = @Sendable (any DiskImage, inout [UInt8]) -> Void
+
+    private struct Running: Sendable {
+        let loop: EventLoop
+        let thread: HostThread
+    }
+
+    /// Host memory for a piece of a transfer.
+    private struct Work {
+        let image: any DiskImage
+        var buffer: [UInt8] = []
+    }
+
+    /// Large enough that a copy through host memory costs few calls, small enough for hundreds of
+    /// machines on a host.
+    static let bufferByteCount = 256 << 10
+
+    private let work: LoopBound<Work>
+    private let running = Mutex<Running?>(nil)
+
+    init(_ image: any DiskImage) {
+        work = LoopBound(adopting: Work(image: image))
+    }
+
+    /// Runs `job` on the lane's thread, after those posted before. The buffer has room for
+    /// `bufferByteCount` bytes, and any content.
+    func post(_ job: @escaping Job) {
+        let loop: EventLoop? = running.withLock { running in
+            if running == nil { running = Self.start() }
+            return running?.loop
+        }
+        guard let loop else {
+            // A host that gives no thread: slow, but right.
+            perform(job)
+            return
+        }
+        loop.post { [self] in perform(job) }
+    }
+
+    private func perform(_ job: Job) {
+        work.withValue { work in
+            work.buffer.reserveCapacity(Self.bufferByteCount)
+            job(work.image, &work.buffer)
+        }
+    }
+
+    private static func start() -> Running? {
+        do throws(HostError) {
+            let loop = try EventLoop()
+            let thread = try HostThread(name: "disk") {
+                do throws(HostError) {
+                    try loop.run()
+                } catch {
+                    Log.error("disk: \(error)")
+                }
+            }
+            return Running(loop: loop, thread: thread)
+        } catch {
+            Log.warning("disk: no thread for slow work: \(error)")
+            return nil
+        }
+    }
+
+    /// Runs what was posted, ends the thread and closes the image.
+    func close() -> ImageError? {
+        let running = running.withLock { running in
+            defer { running = nil }
+            return running
+        }
+        running?.loop.stop()
+        running?.thread.join()
+        return work.withValue { work in
+            do throws(ImageError) {
+                try work.image.close()
+                return nil
+            } catch {
+                return error
+            }
+        }
+    }
+}
