@@ -64,7 +64,8 @@ package enum ImageOpener {
                     path: path, isReadOnly: isReadOnly, isDirect: options.isDirect,
                     lock: options.lock)
             }
-        case .qcow2, .vhdx:
+        case .vhdx: return try VHDXImage(file)
+        case .qcow2:
             throw .unsupported("the \(found.rawValue) format")
         }
     }

@@ -49,8 +49,9 @@ struct ImageAttack {
     private func use(
         _ bytes: [UInt8], _ generator: inout SeededGenerator
     ) throws(ImageError) {
-        let file = ScratchFile(bytes)
+        let file = ScratchFile(bytes, remembers: false)
         file.isReadOnly = Int.random(in: 0..<8, using: &generator) == 0
+        file.byteLimit = self.image.count + 4 << 20
         let image = try open(file)
         let end = image.byteCount
         var buffer = [UInt8](repeating: 3, count: 3000)

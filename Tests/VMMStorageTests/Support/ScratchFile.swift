@@ -16,17 +16,22 @@ final class ScratchFile: ImageFile {
     private var unstable: [Change] = []
 
     /// More than any test writes on purpose: a huge file is a defect of the format's code.
-    static let byteLimit = 128 << 20
+    var byteLimit = 128 << 20
 
     private enum Change {
         case write(offset: Int, bytes: [UInt8])
         case resize(Int)
     }
 
-    init(_ contents: [UInt8] = [], path: String = "scratch") {
+    /// Whether `afterCut` is going to be asked; it takes a copy of the contents at each
+    /// synchronization.
+    private let remembers: Bool
+
+    init(_ contents: [UInt8] = [], path: String = "scratch", remembers: Bool = true) {
         self.contents = contents
         self.path = path
-        stable = contents
+        self.remembers = remembers
+        stable = remembers ? contents : []
     }
 
     /// What is there after a power cut now: of the changes since the last synchronization some,
@@ -47,7 +52,7 @@ final class ScratchFile: ImageFile {
             }
             contents.replaceSubrange(offset..<offset + bytes.count, with: bytes)
         case .resize(let count):
-            contents = Array(contents.prefix(count))
+            contents.removeLast(max(0, contents.count - count))
             contents += Array(repeating: 0, count: count - contents.count)
         }
     }
@@ -57,14 +62,14 @@ final class ScratchFile: ImageFile {
             guard left > 0 else { throw HostError("write", code: EIO) }
             changesLeft = left - 1
         }
-        unstable.append(change)
+        if remembers { unstable.append(change) }
         Self.apply(change, to: &contents)
     }
 
     private func end(_ offset: UInt64, _ count: UInt64) throws(HostError) -> Int {
         guard !isReadOnly else { throw HostError("write", code: EBADF) }
         let (end, overflows) = offset.addingReportingOverflow(count)
-        guard !overflows, end <= Self.byteLimit else { throw HostError("write", code: EFBIG) }
+        guard !overflows, end <= byteLimit else { throw HostError("write", code: EFBIG) }
         return Int(end)
     }
 
@@ -101,6 +106,7 @@ final class ScratchFile: ImageFile {
 
     func synchronize() throws(HostError) {
         if changesLeft == 0 { throw HostError("synchronize", code: EIO) }
+        guard remembers else { return }
         stable = contents
         unstable = []
     }
