@@ -16,6 +16,12 @@ package final class DynamicVHDImage: MappedImage {
     /// How much of the disk one block holds.
     package var blockByteCount: UInt64 { header.blockByteCount }
 
+    package var summary: ImageSummary {
+        var summary = ImageSummary()
+        summary.unitByteCount = blockByteCount
+        return summary
+    }
+
     private let file: any ImageFile
     private let footer: VHDFooter
     private let header: VHDDynamicHeader

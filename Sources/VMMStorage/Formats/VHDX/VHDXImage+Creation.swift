@@ -54,6 +54,7 @@ extension VHDXImage {
             bytes.storeLittleEndian(
                 first + block * layout.blockByteCount | present, at: Int(position - start))
         }
-        try hosted { () throws(HostError) in try file.write(bytes, at: offset + start) }
+        let rest = bytes.span.extracting(..<Int(layout.tableByteCount - start))
+        try hosted { () throws(HostError) in try file.write(rest, at: offset + start) }
     }
 }

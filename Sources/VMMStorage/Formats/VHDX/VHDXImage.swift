@@ -18,6 +18,12 @@ package final class VHDXImage: MappedImage {
     /// What the guest should take for its sector size: 512 or 4096.
     package var logicalSectorByteCount: UInt64 { layout.logicalSectorByteCount }
 
+    package var summary: ImageSummary {
+        var summary = ImageSummary()
+        summary.unitByteCount = blockByteCount
+        return summary
+    }
+
     private let file: any ImageFile
     private let layout: VHDXLayout
     private var header: VHDXHeader
