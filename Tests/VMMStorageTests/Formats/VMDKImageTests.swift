@@ -108,6 +108,24 @@ struct VMDKImageTests {
         #expect(try bytes(of: image, 2560..<2561) == [7])
     }
 
+    @Test("an image opened for writing gets a new content identifier, and nothing else changes")
+    func contentID() throws {
+        let text = Self.descriptor("RW 8 ZERO")
+        let file = ScratchFile(Array(text.utf8))
+        let noFile: VMDKImage.OpenExtent = { _, _ in ScratchFile() }
+        file.isReadOnly = true
+        _ = try VMDKImage(file, openExtent: noFile)
+        #expect(file.contents == Array(text.utf8))
+
+        file.isReadOnly = false
+        _ = try VMDKImage(file, openExtent: noFile)
+
+        let renewed = String(decoding: file.contents, as: UTF8.self)
+        let line = try #require(renewed.split(separator: "\n").first { $0.hasPrefix("CID=") })
+        #expect(line != "CID=12345678" && line.count == 12)
+        #expect(renewed.replacing(line, with: "CID=12345678") == text)
+    }
+
     @Test("a name is relative to the descriptor's directory")
     func relative() throws {
         let text = Self.descriptor("RW 8 FLAT \"sub/x\" 0")

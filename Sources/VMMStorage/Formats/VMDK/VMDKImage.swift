@@ -20,7 +20,8 @@ package final class VMDKImage: MappedImage {
     package init(
         _ descriptor: any ImageFile, openExtent: OpenExtent
     ) throws(ImageError) {
-        let layout = try VMDKDescriptor(Self.text(of: descriptor))
+        let bytes = try Self.bytes(of: descriptor)
+        let layout = try VMDKDescriptor(String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self))
         var files: [any ImageFile] = []
         var extents: [ExtentMap.Extent] = []
         var places: [String: Int] = [:]
@@ -61,9 +62,10 @@ package final class VMDKImage: MappedImage {
         self.extents = ExtentMap(fixed: extents)
         byteCount = layout.byteCount
         isReadOnly = descriptor.isReadOnly
+        if !isReadOnly { try Self.renewContentID(in: bytes, of: descriptor) }
     }
 
-    private static func text(of descriptor: any ImageFile) throws(ImageError) -> String {
+    private static func bytes(of descriptor: any ImageFile) throws(ImageError) -> [UInt8] {
         let bytes = try hosted { () throws(HostError) in
             let start = try descriptor.bytes(at: 0, count: 4) ?? []
             guard !start.starts(with: "KDMV".utf8) else { return nil as [UInt8]? }
@@ -73,7 +75,26 @@ package final class VMDKImage: MappedImage {
         }
         guard let bytes else { throw .unsupported("a sparse VMDK extent") }
         guard !bytes.isEmpty else { throw .corrupt("its descriptor is larger than 256 KiB") }
-        return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        return bytes
+    }
+
+    /// A delta link of somebody else's names the contents that it was made on: after a change they
+    /// must have another name. In place, so that no other byte of the descriptor is at risk.
+    private static func renewContentID(
+        in bytes: [UInt8], of descriptor: any ImageFile
+    ) throws(ImageError) {
+        let key = Array("\nCID=".utf8)
+        guard let start = bytes.indices.first(where: { bytes[$0...].starts(with: key) }) else {
+            return
+        }
+        let digits = "0123456789abcdef".utf8
+        let place = start + key.count
+        let old = bytes[place...].prefix(8).prefix { Character(UnicodeScalar($0)).isHexDigit }
+        let new = old.map { _ in digits.randomElement() ?? UInt8(ascii: "0") }
+        try hosted { () throws(HostError) in
+            try descriptor.write(new, at: UInt64(place))
+            try descriptor.synchronize()
+        }
     }
 
     private static func resolve(_ name: String, besides path: String) -> String {
