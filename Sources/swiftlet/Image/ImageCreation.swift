@@ -1,3 +1,4 @@
+import Foundation
 import VMMHost
 import VMMStorage
 
@@ -32,15 +33,18 @@ struct ImageCreation {
     }
 
     /// Makes the image at `path` and opens it; what was there is lost, unless somebody else has it
-    /// open. A block device keeps its size and its bytes, and can hold a raw image only.
+    /// open or the image cannot be made as it is asked for. A block device keeps its size and its
+    /// bytes, and can hold a raw image only.
     func make(_ path: String, byteCount: UInt64) throws(ToolError) -> any DiskImage {
+        let isNew = !FileManager.default.fileExists(atPath: path)
         do throws(ImageError) {
-            let file = try Self.emptyFile(path)
+            let file = try Self.file(path)
             guard !file.isBlockDevice || format == .raw else {
                 throw .invalid("a block device holds raw images only")
             }
             return try make(byteCount, on: file)
         } catch {
+            if isNew { try? FileManager.default.removeItem(atPath: path) }
             throw ToolError(path, error)
         }
     }
@@ -53,7 +57,12 @@ struct ImageCreation {
                 throw .invalid("a disk is whole sectors of 512 bytes, at least one")
             }
             if !file.isBlockDevice {
-                do throws(HostError) { try file.resize(to: byteCount) } catch { throw .host(error) }
+                do throws(HostError) {
+                    try file.resize(to: 0)
+                    try file.resize(to: byteCount)
+                } catch {
+                    throw .host(error)
+                }
             }
             return try RawImage(file)
         case .vhd:
@@ -73,7 +82,7 @@ struct ImageCreation {
             try VMDKImage.create(
                 on: file, byteCount: byteCount,
                 isSplit: try isChosen("twoGbMaxExtentFlat", insteadOf: "monolithicFlat"),
-                createExtent: Self.emptyFile)
+                createExtent: Self.file)
             return try VMDKImage(file) { path, isReadOnly throws(ImageError) in
                 try HostFile(path: path, isReadOnly: isReadOnly)
             }
@@ -100,17 +109,13 @@ struct ImageCreation {
         }
     }
 
-    /// A file of no bytes, locked before what it held goes.
-    private static func emptyFile(_ path: String) throws(ImageError) -> HostFile {
+    /// The file, locked; made if it is not there.
+    private static func file(_ path: String) throws(ImageError) -> HostFile {
         do throws(HostError) {
             _ = try FileDescriptor.open(path, [.readWrite, .create], mode: 0o644)
         } catch {
             throw .host(error)
         }
-        let file = try HostFile(path: path, isReadOnly: false)
-        if !file.isBlockDevice {
-            do throws(HostError) { try file.resize(to: 0) } catch { throw .host(error) }
-        }
-        return file
+        return try HostFile(path: path, isReadOnly: false)
     }
 }

@@ -38,19 +38,20 @@ package enum VHDImage {
         throw .corrupt("its footer's checksum or disk type is wrong")
     }
 
-    /// Makes a fixed VHD of the empty `file`.
+    /// Makes a fixed VHD of `file`, whose contents are lost.
     package static func createFixed(
         on file: any ImageFile, byteCount: UInt64
     ) throws(ImageError) {
         try requireSize(byteCount)
         let footer = VHDFooter(.fixed, diskByteCount: byteCount)
         try hosted { () throws(HostError) in
+            try file.resize(to: 0)
             try file.write(footer.bytes, at: byteCount)
             try file.synchronize()
         }
     }
 
-    /// Makes a dynamic VHD of the empty `file`.
+    /// Makes a dynamic VHD of `file`, whose contents are lost.
     package static func createDynamic(
         on file: any ImageFile, byteCount: UInt64, blockByteCount: UInt64 = 2 << 20
     ) throws(ImageError) {
@@ -59,6 +60,7 @@ package enum VHDImage {
             diskByteCount: byteCount, blockByteCount: blockByteCount)
         let footer = VHDFooter(.dynamic, diskByteCount: byteCount)
         try hosted { () throws(HostError) in
+            try file.resize(to: 0)
             try file.write(footer.bytes, at: 0)
             try file.write(header.bytes, at: UInt64(VHDFooter.byteCount))
             try header.writeEmptyTable(on: file)

@@ -1,7 +1,8 @@
 import VMMHost
 
 extension VHDXImage {
-    /// Makes a VHDX of the empty `file`. `isFixed`: all blocks have their place from the start.
+    /// Makes a VHDX of `file`, whose contents are lost. `isFixed`: all blocks have their place from
+    /// the start.
     package static func create(
         on file: any ImageFile, byteCount: UInt64, blockByteCount: UInt64 = 32 << 20,
         isFixed: Bool = false
@@ -20,6 +21,7 @@ extension VHDXImage {
         let table = 3 * unit..<(3 * unit + layout.tableByteCount).rounded(upTo: unit)
         let end = table.upperBound + (isFixed ? layout.blockCount * blockByteCount : 0)
         try hosted { () throws(HostError) in
+            try file.resize(to: 0)
             try file.resize(to: end)
             try file.write(identifier, at: 0)
             try file.write(layout.metadataBytes(isFixed: isFixed), at: metadata.lowerBound)

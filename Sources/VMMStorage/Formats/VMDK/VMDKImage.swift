@@ -142,8 +142,8 @@ package final class VMDKImage: MappedImage {
 
     // MARK: creation
 
-    /// Makes a flat VMDK of the empty `descriptor`, with its data in one file or, `isSplit`, in
-    /// files of 2 GiB beside it, which `createExtent` makes empty.
+    /// Makes a flat VMDK of `descriptor`, whose contents are lost, with its data in one file or,
+    /// `isSplit`, in files of 2 GiB beside it, which `createExtent` makes and which are emptied.
     package static func create(
         on descriptor: any ImageFile, byteCount: UInt64, isSplit: Bool,
         createExtent: (_ path: String) throws(ImageError) -> any ImageFile
@@ -160,13 +160,17 @@ package final class VMDKImage: MappedImage {
             let count = min(pieceLimit, byteCount - done)
             let name = extentName(descriptor.path, isSplit ? extents.count + 1 : nil)
             let file = try createExtent(resolve(name, besides: descriptor.path))
-            try hosted { () throws(HostError) in try file.resize(to: count) }
+            try hosted { () throws(HostError) in
+                try file.resize(to: 0)
+                try file.resize(to: count)
+            }
             extents.append((name, count))
             done += count
         }
         let text = VMDKDescriptor.text(
             createType: VMDKDescriptor.createTypes[isSplit ? 1 : 0], extents: extents)
         try hosted { () throws(HostError) in
+            try descriptor.resize(to: 0)
             try descriptor.write(Array(text.utf8), at: 0)
             try descriptor.synchronize()
         }
