@@ -35,11 +35,19 @@ final class ScratchFile: ImageFile {
     }
 
     /// What is there after a power cut now: of the changes since the last synchronization some,
-    /// whichever. A killed process leaves them all: `contents`.
+    /// whichever, and of some only some sectors. A killed process leaves them all: `contents`.
     func afterCut(_ generator: inout SeededGenerator) -> [UInt8] {
         var result = stable
         for change in unstable where Bool.random(using: &generator) {
-            Self.apply(change, to: &result)
+            guard case .write(let offset, let bytes) = change, Bool.random(using: &generator) else {
+                Self.apply(change, to: &result)
+                continue
+            }
+            for start in stride(from: 0, to: bytes.count, by: 512)
+            where Bool.random(using: &generator) {
+                let sector = Array(bytes[start..<min(start + 512, bytes.count)])
+                Self.apply(.write(offset: offset + start, bytes: sector), to: &result)
+            }
         }
         return result
     }
