@@ -41,3 +41,8 @@ extension [UInt8] {
         self[offset...].starts(with: text.utf8)
     }
 }
+
+extension UInt64 {
+    /// The next multiple of `unit`; for sizes of files and tables, which are far below 2^64.
+    func rounded(upTo unit: UInt64) -> UInt64 { (self + unit - 1) / unit * unit }
+}

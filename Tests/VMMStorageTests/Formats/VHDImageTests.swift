@@ -100,9 +100,10 @@ struct VHDImageTests {
         let image = try VHDImage.open(file)
         try image.write([UInt8](repeating: 5, count: 65536).span, at: 65536)
         try image.close()
-        // Behind footer, header and table; the second byte's highest bit is sector 8's.
+        // In front of the bytes, which are at the first page behind footer, header and table; the
+        // second byte's highest bit is sector 8's.
         var torn = file.contents
-        torn[2048 + 1] = 0x7f
+        torn[4096 - 512 + 1] = 0x7f
 
         let reopened = try VHDImage.open(ScratchFile(torn))
 
@@ -123,7 +124,7 @@ struct VHDImageTests {
 
         #expect(
             image.extents.extent(at: 3 * 65536 + 1, limit: 511)
-                == .init(.data(file: 0, offset: 2048 + 512 + 1, isWritable: true), count: 511))
+                == .init(.data(file: 0, offset: 4096 + 1, isWritable: true), count: 511))
         #expect(image.extents.extent(at: 0, limit: 4).place == .zeros)
         #expect(image.hasUnflushedMetadata)
         try image.flush()
@@ -241,7 +242,7 @@ struct VHDImageTests {
         try image.close()
         let end = file.contents.count
         let attack = ImageAttack(
-            image: file.contents, structures: [0..<512, 512..<2048, 2048..<2560, end - 512..<end],
+            image: file.contents, structures: [0..<512, 512..<2048, 3584..<4096, end - 512..<end],
             seal: Self.seal, open: VHDImage.open)
 
         #expect(attack.run(600, seed: seed) > 60)

@@ -5,7 +5,7 @@ import VMMHost
 /// which of its sectors were ever written, and its bytes.
 ///
 /// The table of blocks is written at `flush`, after what it points to is on stable storage: a power
-/// cut costs unused blocks at the file's end, and the footer there, of which the start has a copy.
+/// cut costs unused blocks at the file's end, or the footer there, of which the start has a copy.
 package final class DynamicVHDImage: MappedImage {
     package let format = ImageFormat.vhd
     package let byteCount: UInt64
@@ -26,7 +26,7 @@ package final class DynamicVHDImage: MappedImage {
     private let footer: VHDFooter
     private let header: VHDDynamicHeader
     private var table: TablePages
-    /// Where the next block goes, over the footer.
+    /// One past the last block: where the footer lies until there is another block.
     private var blocksEnd: UInt64
     private let isUnflushed = Atomic<Bool>(false)
 
@@ -34,7 +34,7 @@ package final class DynamicVHDImage: MappedImage {
         header = try VHDDynamicHeader(of: file, footer, end: blocksEnd)
         self.file = file
         self.footer = footer
-        self.blocksEnd = (blocksEnd + 511) / 512 * 512
+        self.blocksEnd = blocksEnd.rounded(upTo: 512)
         byteCount = footer.diskByteCount
         files = [file]
         isReadOnly = file.isReadOnly
@@ -114,9 +114,12 @@ package final class DynamicVHDImage: MappedImage {
         return end <= blocksEnd && !structures.contains { $0.overlaps(start..<end) }
     }
 
-    /// Room for a block at the file's end, all zeros. What the file gains reads as zeros.
+    /// Room for a block at the file's end, all zeros: what the file gains reads as zeros. The
+    /// block's bytes, not its bitmap, begin at a page, so that a guest's pages are the file's.
     private func add(_ block: UInt64) throws(ImageError) -> UInt64 {
-        let start = blocksEnd
+        let start =
+            (blocksEnd + header.bitmapByteCount).rounded(upTo: 4096)
+            - header.bitmapByteCount
         let end = start + header.bitmapByteCount + blockByteCount
         guard start / 512 < UInt64(VHDDynamicHeader.absent) else {
             throw .invalid("a VHD's file can grow to 2 TiB only")

@@ -214,8 +214,3 @@ package final class VHDXImage: MappedImage {
         try header.write(on: file)
     }
 }
-
-extension UInt64 {
-    /// The next multiple of `unit`; for sizes of files and tables, which are far below 2^64.
-    func rounded(upTo unit: UInt64) -> UInt64 { (self + unit - 1) / unit * unit }
-}
