@@ -28,7 +28,11 @@ func suite(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
     name: "swiftlet",
     products: [
-        .executable(name: "swiftlet-vmm", targets: ["swiftlet-vmm"])
+        .executable(name: "swiftlet-vmm", targets: ["swiftlet-vmm"]),
+        .executable(name: "swiftlet", targets: ["swiftlet"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: [
         .systemLibrary(name: "CVMMLinux"),
@@ -52,6 +56,13 @@ let package = Package(
             name: "swiftlet-vmm",
             dependencies: ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
             swiftSettings: houseRules),
+        .executableTarget(
+            name: "swiftlet",
+            dependencies: [
+                "VMMBase", "VMMHost", "VMMStorage",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: houseRules),
         module(
             "VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMDevices"]),
         suite("VMMBaseTests", ["VMMBase"]),
@@ -69,6 +80,7 @@ let package = Package(
             "VMMVirtIOTests", ["VMMVirtIO", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost"]),
         suite("VMMHostTests", ["VMMHost", "VMMBase"]),
         suite("VMMStorageTests", ["VMMStorage", "VMMHost", "VMMBase"]),
+        suite("SwiftletTests", []),
         suite("VMMNetworkTests", ["VMMNetwork"]),
         suite("VMMMachineTests", ["VMMMachine", "VMMDevices", "VMMBase", "VMMHost"]),
     ]

@@ -24,6 +24,7 @@ struct ImportTests {
             "VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMStorage", "VMMNetwork",
             "VMMDevices",
         ],
+        "swiftlet": ["VMMBase", "VMMHost", "VMMStorage", "ArgumentParser", "Foundation"],
         "swiftlet-vmm": ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
     ]
 

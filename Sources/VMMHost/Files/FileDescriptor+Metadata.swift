@@ -11,6 +11,8 @@ extension FileDescriptor {
         package let kind: Kind
         /// Size in bytes; of a block device, its capacity.
         package let byteCount: UInt64
+        /// The room that it takes on the disk, in bytes.
+        package let allocatedByteCount: UInt64
         /// Device and inode numbers: together they name one file on this host.
         package let device: UInt64
         package let inode: UInt64
@@ -34,8 +36,10 @@ extension FileDescriptor {
             throw .last("read the size of a block device")
         }
         return Metadata(
-            kind: kind, byteCount: size, device: UInt64(status.st_dev),
-            inode: UInt64(status.st_ino), rawDevice: UInt64(status.st_rdev))
+            kind: kind, byteCount: size,
+            allocatedByteCount: UInt64(clamping: status.st_blocks) * 512,
+            device: UInt64(status.st_dev), inode: UInt64(status.st_ino),
+            rawDevice: UInt64(status.st_rdev))
     }
 
     /// The logical sector size of a block device in bytes; 512 for anything else.

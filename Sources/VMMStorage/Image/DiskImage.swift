@@ -29,6 +29,8 @@ package protocol DiskImage: AnyObject {
     func flush() throws(ImageError)
     /// Sets the guest's view of the size; bytes gained read as zeros.
     func resize(to byteCount: UInt64) throws(ImageError)
+    /// What a user may want to know besides.
+    var summary: ImageSummary { get }
     /// How the bytes from `offset` on are kept, up to the first change; at least one byte long.
     func allocation(at offset: UInt64) throws(ImageError) -> ImageAllocation
     /// Looks at the whole image for contradictions and, if asked, mends what it can.
@@ -40,6 +42,18 @@ package protocol DiskImage: AnyObject {
 /// The formats that Swiftlet reads, as `image_type` spells them.
 package enum ImageFormat: String, CaseIterable, Sendable {
     case raw, qcow2, vhd, vhdx, vmdk
+}
+
+/// What an image says of itself, for a user to read.
+package struct ImageSummary: Sendable {
+    /// How much of the disk gets room at once (cluster, block); nil: bytes have theirs.
+    package var unitByteCount: UInt64?
+    /// The image to fall back on, as this one names it, and its format if it says that.
+    package var backing: (name: String, format: String?)?
+    /// Was not closed: `check` may have something to mend.
+    package var isDirty = false
+
+    package init() {}
 }
 
 /// How a stretch of an image is kept.
@@ -95,6 +109,8 @@ package struct ImageCheck: Equatable, Sendable {
 }
 
 extension DiskImage {
+    package var summary: ImageSummary { ImageSummary() }
+
     /// What every request to an image begins with.
     func requireInside(_ offset: UInt64, _ count: UInt64) throws(ImageError) {
         guard offset <= byteCount, count <= byteCount - offset else { throw .outOfRange }

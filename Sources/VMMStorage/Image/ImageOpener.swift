@@ -57,7 +57,15 @@ package enum ImageOpener {
         }
         switch found {
         case .raw: return try RawImage(file)
-        case .qcow2, .vhd, .vhdx, .vmdk:
+        case .vhd: return try VHDImage.open(file)
+        case .vmdk:
+            return try VMDKImage(file) { path, isReadOnly throws(ImageError) in
+                try HostFile(
+                    path: path, isReadOnly: isReadOnly, isDirect: options.isDirect,
+                    lock: options.lock)
+            }
+        case .vhdx: return try VHDXImage(file)
+        case .qcow2:
             throw .unsupported("the \(found.rawValue) format")
         }
     }
