@@ -11,6 +11,16 @@ package struct ImageOptions: Sendable {
     /// Whether an image may name another one to fall back on: a guest that writes image headers
     /// must not get at files of its choice by default.
     package var allowsBackingFiles = false
+    /// To be checked and mended: what else refuses a writable opening is let through.
+    package var isForRepair = false
+    /// The images above this one in a backing chain; nil for one that is no host file.
+    var chain: [Identity?] = []
+
+    /// One file of this host, whatever its name.
+    struct Identity: Equatable, Sendable {
+        let device: UInt64
+        let inode: UInt64
+    }
 
     package init() {}
 }
@@ -57,7 +67,8 @@ package enum ImageOpener {
         }
         switch found {
         case .raw: return try RawImage(file)
-        case .qcow2, .vhd, .vhdx, .vmdk:
+        case .qcow2: return try QCOW2Image(file, options)
+        case .vhd, .vhdx, .vmdk:
             throw .unsupported("the \(found.rawValue) format")
         }
     }

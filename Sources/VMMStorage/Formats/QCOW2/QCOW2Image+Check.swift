@@ -1,0 +1,5 @@
+extension QCOW2Image {
+    package func check(_ repair: ImageRepair) throws(ImageError) -> ImageCheck {
+        throw .unsupported("check")
+    }
+}
