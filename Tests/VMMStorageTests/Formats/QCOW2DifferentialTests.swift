@@ -6,21 +6,38 @@ import VMMStorage
 struct QCOW2Case: CustomTestStringConvertible, Sendable {
     enum Backing: String, Sendable { case none, raw, smaller, larger }
 
-    var clusterSize = 65536
-    var version = 3
-    var refcountBits = 16
-    var backing = Backing.none
-    var hasSnapshot = false
-    var isOurs = false
-    var seed: UInt64 = 1
+    var clusterSize: Int
+    var version: Int
+    var refcountBits: Int
+    var backing: Backing
+    var hasSnapshot: Bool
+    var isOurs: Bool
+    var seed: UInt64
 
     var testDescription: String {
         "cluster \(clusterSize) v\(version) refcount \(refcountBits) backing \(backing) "
             + "snapshot \(hasSnapshot) ours \(isOurs) seed \(seed)"
     }
 
+    var byteCount: Int
+
+    init(
+        clusterSize: Int = 65536, version: Int = 3, refcountBits: Int = 16,
+        backing: Backing = .none, hasSnapshot: Bool = false, isOurs: Bool = false, seed: UInt64,
+        byteCount: Int? = nil
+    ) {
+        self.clusterSize = clusterSize
+        self.version = version
+        self.refcountBits = refcountBits
+        self.backing = backing
+        self.hasSnapshot = hasSnapshot
+        self.isOurs = isOurs
+        self.seed = seed
+        self.byteCount = byteCount ?? Self.byteCount(clusterSize)
+    }
+
     /// A few hundred clusters, and more than one L2 table where that is small.
-    var byteCount: Int {
+    private static func byteCount(_ clusterSize: Int) -> Int {
         switch clusterSize {
         case ..<4096: 700 << 10
         case ..<65536: 3 << 20
