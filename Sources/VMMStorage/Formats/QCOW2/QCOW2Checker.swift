@@ -15,8 +15,8 @@ struct QCOW2Checker {
 
     /// As QEMU: more is no sensible snapshot's extra data.
     private static let extraDataLimit: UInt32 = 1024
-    /// Entries of all snapshots' L1 tables: 512 MiB to read.
-    private static let snapshotEntriesLimit: UInt64 = 64 << 20
+    /// Entries of all snapshots' L1 tables, and of all bitmaps' tables: 512 MiB to read.
+    private static let entryLimit: UInt64 = 64 << 20
     private static let bitmapDirectoryLimit: UInt64 = 16 << 20
     private static let chunk: UInt64 = 64 << 10
 
@@ -168,7 +168,7 @@ struct QCOW2Checker {
                 + Int(head.big32(at: 12) & 0xffff)
             offset += UInt64((length + 7) & ~7)
             entries += UInt64(head.big32(at: 8))
-            guard entries <= Self.snapshotEntriesLimit else {
+            guard entries <= Self.entryLimit else {
                 throw .unsupported("snapshots of more clusters than a check has time for")
             }
             try countL1(head.big64(at: 0), UInt64(head.big32(at: 8)))
@@ -194,6 +194,7 @@ struct QCOW2Checker {
         try add(bitmaps.directoryOffset, bitmaps.directoryByteCount, "the directory of bitmaps")
         let end = bitmaps.directoryOffset + bitmaps.directoryByteCount
         var offset = bitmaps.directoryOffset
+        var entries: UInt64 = 0
         while offset + 24 <= end {
             let file = file
             let place = offset
@@ -201,9 +202,11 @@ struct QCOW2Checker {
             guard let head else { return }
             let count = UInt64(head.big32(at: 8))
             let table = head.big64(at: 0)
-            guard table & ~QCOW2Geometry.offsetMask == 0, count <= 1 << 20 else {
+            guard table & ~QCOW2Geometry.offsetMask == 0, entries + count <= Self.entryLimit
+            else {
                 return corrupt("a bitmap's table is at \(table)")
             }
+            entries += count
             try add(table, count * 8, "a bitmap's table")
             try read(table, count * 8) { (checker, entry, _) throws(ImageError) in
                 let data = entry & QCOW2Geometry.offsetMask

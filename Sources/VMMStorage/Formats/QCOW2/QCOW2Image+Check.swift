@@ -33,6 +33,9 @@ extension QCOW2Image {
         try hosted { () throws(HostError) in try file.synchronize() }
     }
 
+    /// What is mended at a time: a check is repeated for more.
+    private static let mendLimit = 1 << 20
+
     private struct Examination {
         var report: ImageCheck
         /// Clusters counted too high, up to a limit, and what they should be.
@@ -71,7 +74,11 @@ extension QCOW2Image {
     ) throws(ImageError) {
         var found = result
         let perBlock = geometry.refcountsPerBlock
+        let fileClusters = geometry.clusters(
+            try hosted { () throws(HostError) in try file.byteCount() })
         for (index, offset) in refcounts.table.enumerated() where isBlock(offset) {
+            // As QEMU: what is counted behind the file's end costs nothing.
+            guard UInt64(index) * perBlock < fileClusters else { break }
             let hole = try hosted { () throws(HostError) in
                 try file.allocatedRange(from: offset).map {
                     $0.lowerBound >= offset + geometry.clusterSize
@@ -83,11 +90,10 @@ extension QCOW2Image {
                 let cluster = UInt64(index) * perBlock + inside
                 let count = try refcounts.count(of: cluster)
                 let expected = references.count(of: cluster)
-                if count > expected {
-                    found.report.leaks += 1
-                    found.report.add("the cluster at \(cluster * geometry.clusterSize) is leaked")
-                    found.leaks.append((cluster, expected))
-                }
+                guard count > expected, cluster < fileClusters else { continue }
+                found.report.leaks += 1
+                found.report.add("the cluster at \(cluster * geometry.clusterSize) is leaked")
+                if found.leaks.count < Self.mendLimit { found.leaks.append((cluster, expected)) }
             }
         }
         try references.forEach { (cluster, expected) throws(ImageError) in
@@ -128,6 +134,7 @@ extension QCOW2Image {
         _ references: QCOW2References
     ) throws(ImageError) -> [(place: UInt64, entry: UInt64)] {
         var wrong: [(place: UInt64, entry: UInt64)] = []
+        var seen: Set<UInt64> = []
         for (index, entry) in l1.enumerated() {
             guard let table = try? tableOffset(entry), table != 0,
                 table / geometry.clusterSize < references.end
@@ -137,6 +144,8 @@ extension QCOW2Image {
                 wrong.append(
                     (header.l1Offset + UInt64(index) * 8, entry ^ QCOW2Geometry.copied))
             }
+            guard wrong.count < Self.mendLimit else { break }
+            guard seen.insert(table).inserted else { continue }
             try addWrongFlags(of: table, references, &wrong)
         }
         return wrong

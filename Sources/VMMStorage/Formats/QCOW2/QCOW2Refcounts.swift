@@ -205,10 +205,12 @@ final class QCOW2Refcounts {
         let old = geometry.clusters(UInt64(table.count) * 8)
         let firstIndex = start / perBlock
         var clusters = max(old + old / 2, geometry.clusters(firstIndex * 8)) + 1
+        let limit = QCOW2Geometry.refcountTableLimit / clusterSize
+        guard clusters <= limit else { return nil }
         var blocks: UInt64 = 1
         while blocks * perBlock < blocks + clusters { blocks += 1 }
         clusters = max(clusters, geometry.clusters((firstIndex + blocks) * 8))
-        guard clusters * clusterSize <= QCOW2Geometry.refcountTableLimit,
+        guard clusters <= limit,
             blocks * perBlock >= blocks + clusters
         else { return nil }
         var entries = table
