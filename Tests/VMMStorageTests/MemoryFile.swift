@@ -43,7 +43,7 @@ final class MemoryFile: ImageFile {
     func writeZeros(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(HostError) {
         guard offset < UInt64(bytes.count) else { return }
         let end = min(UInt64(bytes.count), offset.addingReportingOverflow(count).partialValue)
-        for index in offset..<max(end, offset) { bytes[Int(index)] = 0 }
+        bytes.fill(Int(offset)..<Int(max(end, offset)), with: 0)
     }
 
     func discard(at offset: UInt64, count: UInt64) throws(HostError) {

@@ -76,8 +76,11 @@ package final class VolatileFile: ImageFile {
         guard bytes.count > 0 else { return }
         let end = offset + UInt64(bytes.count)
         for sector in offset / Self.sectorSize...(end - 1) / Self.sectorSize {
-            var content = try content(sector)
             let start = sector * Self.sectorSize
+            let isWhole = start >= offset && start + Self.sectorSize <= end
+            var content =
+                isWhole
+                ? [UInt8](repeating: 0, count: Int(Self.sectorSize)) : try content(sector)
             for position in max(start, offset)..<min(start + Self.sectorSize, end) {
                 content[Int(position - start)] = bytes[Int(position - offset)]
             }

@@ -30,7 +30,7 @@ extension QCOW2Image {
             } catch {
                 throw .host(error)
             }
-        case .zeros: bytes.fill(with: 0)
+        case .zeros: bytes.update(repeating: 0)
         case .unallocated: try fetchBacking(into: &bytes, at: offset)
         case .compressed(let host, let count):
             let cluster = try unpack(host, count)
@@ -49,7 +49,7 @@ extension QCOW2Image {
             try backing?.read(into: &part, at: offset)
         }
         var rest = bytes._mutatingExtracting(count...)
-        rest.fill(with: 0)
+        rest.update(repeating: 0)
     }
 
     /// The content of a compressed cluster, of which `count` bytes from `host` on hold the packed
@@ -154,11 +154,5 @@ extension QCOW2Image {
                 return ImageAllocation(.backing(depth: depth + 1), count: count)
             }
         }
-    }
-}
-
-extension MutableSpan<UInt8> {
-    mutating func fill(with value: UInt8) {
-        for index in 0..<count { self[index] = value }
     }
 }
