@@ -22,7 +22,8 @@ package final class VolatileFile: ImageFile {
     }
 
     /// The power fails: of each sector any version may be there that it had since the last
-    /// synchronisation, or the one before. `keepsAll`: the newest of all, as after a killed process.
+    /// synchronisation, or the one before. `keepsAll`: the newest of all, as a killed process
+    /// leaves it.
     package func cut(seed: UInt64, keepsAll: Bool = false) throws(HostError) {
         var random = SeededGenerator(seed: seed)
         // Half of the cuts lose much, the others little.

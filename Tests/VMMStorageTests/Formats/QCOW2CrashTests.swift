@@ -7,7 +7,8 @@ import VMMStorage
 @Suite("QCOW2 and crashes")
 struct QCOW2CrashTests {
     enum Start: String, CaseIterable, Sendable {
-        case wideRefcounts, small, version2, snapshot, compressed, large
+        /// `fullTable`: the next clusters need a longer refcount table.
+        case wideRefcounts, fullTable, small, version2, snapshot, compressed, large
     }
 
     enum End: String, CaseIterable, Sendable {
@@ -19,7 +20,7 @@ struct QCOW2CrashTests {
 
     /// Deaths per kind of image; a long run sets SWIFTLET_TEST_CUTS.
     static let cuts =
-        ProcessInfo.processInfo.environment["SWIFTLET_TEST_CUTS"].flatMap { Int($0) } ?? 12
+        ProcessInfo.processInfo.environment["SWIFTLET_TEST_CUTS"].flatMap { Int($0) } ?? 4
     static let seed =
         ProcessInfo.processInfo.environment["SWIFTLET_TEST_SEED"].flatMap { UInt64($0) } ?? 0
 
@@ -62,6 +63,9 @@ final class CrashScene {
             var kind = QCOW2Case(clusterSize: 4096, seed: 77, byteCount: 400 << 10)
             switch start {
             case .wideRefcounts: (kind.clusterSize, kind.refcountBits) = (512, 64)
+            case .fullTable:
+                (kind.clusterSize, kind.refcountBits) = (512, 64)
+                kind.byteCount = 2200 << 10
             case .small: kind.clusterSize = 512
             case .version2: kind.version = 2
             case .snapshot: kind.hasSnapshot = true
@@ -69,6 +73,7 @@ final class CrashScene {
             case .large: kind.clusterSize = 65536
             }
             let scene = try QCOW2Scene(kind, in: directory)
+            if start == .fullTable { try scene.write(0..<1950 << 10, byte: 1) }
             try scene.perform(10)
             try scene.close()
             content = scene.model
@@ -111,7 +116,7 @@ final class CrashScene {
     }
 
     /// Random requests until `changes` requests to the file were done; the next `failures` fail.
-    func run(changes: Int, failures: Int = .max, operations: Int = 60) throws {
+    func run(changes: Int, failures: Int = .max, operations: Int = 45) throws {
         var rule = FaultRule(
             [.write, .writeZeros, .discard, .resize, .synchronize],
             Bool.random(using: &random) ? .fail(code: EIO) : .tear(code: EIO))
@@ -133,14 +138,15 @@ final class CrashScene {
         let start = Int.random(in: 0..<model.count, using: &random)
         let limit = [600, 600, 5000, 5000, 40_000].randomElement(using: &random) ?? 1
         let range = start..<min(model.count, start + Int.random(in: 1...limit, using: &random))
-        switch Int.random(in: 0..<10, using: &random) {
-        case ..<6:
+        switch Int.random(in: 0..<20, using: &random) {
+        case 0: try grow(image, by: 512 + range.count & ~511)
+        case ..<12:
             let byte = UInt8.random(in: 1...255, using: &random)
             try change(range, to: byte) {
                 try image.write(
                     [UInt8](repeating: byte, count: range.count).span, at: UInt64(start))
             }
-        case ..<8:
+        case ..<16:
             try change(range, to: 0) {
                 try image.writeZeros(at: UInt64(start), count: UInt64(range.count), mayUnmap: true)
             }
@@ -148,6 +154,14 @@ final class CrashScene {
             try image.flush()
             settle()
         }
+    }
+
+    /// A disk that was made longer is so for good, and all of it was flushed with it.
+    private func grow(_ image: QCOW2Image, by count: Int) throws {
+        guard image.byteCount < 4 << 20 else { return }
+        try image.resize(to: UInt64(model.count + count))
+        model += [UInt8](repeating: 0, count: count)
+        settle()
     }
 
     private func settle() {
@@ -191,6 +205,7 @@ final class CrashScene {
             let check = try QEMU.run("qemu-img", "check", "-f", "qcow2", path)
             #expect(check.status == 0 || check.status == 3, "\(note): \(check.output)")
         }
+        try #require(image.byteCount >= UInt64(flushed.count))
         var content = [UInt8](repeating: 0xee, count: flushed.count)
         var span = content.mutableSpan
         try image.read(into: &span, at: 0)

@@ -215,8 +215,10 @@ final class QCOW2Scene {
     }
 
     private func write() throws {
-        let range = range()
-        let byte = UInt8.random(in: 1...255, using: &random)
+        try write(range(), byte: UInt8.random(in: 1...255, using: &random))
+    }
+
+    func write(_ range: Range<Int>, byte: UInt8) throws {
         let bytes = [UInt8](repeating: byte, count: range.count)
         let extent = image.extents.extent(
             at: UInt64(range.lowerBound), limit: UInt64(range.count))

@@ -87,12 +87,12 @@ extension QCOW2Image {
             if !room.isKept { refcounts.undo(room.clusters) }
             throw error
         }
+        defer { publish(start..<end) }
         for (index, cluster) in room.clusters.enumerated() {
             let position = start + UInt64(index) * clusterSize
             try setEntry(cluster * clusterSize | QCOW2Geometry.copied, in: table, at: position)
             if !room.isKept { release(old[index]) }
         }
-        publish(start..<end)
         return Int(count)
     }
 

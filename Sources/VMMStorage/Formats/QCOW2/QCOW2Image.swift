@@ -244,7 +244,7 @@ package final class QCOW2Image: DiskImage {
     }
 
     package func close() throws(ImageError) {
-        if !isReadOnly { try flush() }
+        if !file.isReadOnly { try flush() }
         try backing?.close()
     }
 }

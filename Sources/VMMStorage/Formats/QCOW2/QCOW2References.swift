@@ -1,6 +1,6 @@
 /// How often each cluster of a file is referred to, as counted by a check.
 struct QCOW2References {
-    /// Counts of 128 clusters in a row: only where a reference falls, for a file may be mostly hole.
+    /// Counts of 128 clusters in a row, only where a reference falls: a file may be mostly hole.
     private var chunks: [UInt64: [UInt32]] = [:]
     private static let chunkLength: UInt64 = 128
     /// 600 MiB: enough for 8 TiB of clusters of 64 KiB.
