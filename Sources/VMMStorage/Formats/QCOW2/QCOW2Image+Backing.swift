@@ -17,7 +17,7 @@ extension QCOW2Image {
         below.isReadOnly = true
         below.isForRepair = false
         below.format = try header.backingFormat.map(format)
-        below.chain.append(identity(of: file))
+        below.chain.append(try identity(of: file))
         guard below.chain.count <= depthLimit else {
             throw .invalid("has a chain of more than \(depthLimit) backing files")
         }
@@ -25,7 +25,7 @@ extension QCOW2Image {
         do throws(ImageError) {
             let backing = try HostFile(
                 path: path, isReadOnly: true, isDirect: options.isDirect, lock: options.lock)
-            guard !below.chain.contains(identity(of: backing)) else {
+            guard !below.chain.contains(try identity(of: backing)) else {
                 throw .invalid("its chain of backing files leads back to itself")
             }
             // What is declared as raw is never probed: a guest wrote it.
@@ -36,10 +36,13 @@ extension QCOW2Image {
         }
     }
 
-    private static func identity(of file: any ImageFile) -> ImageOptions.Identity? {
-        (file as? HostFile).map {
-            .init(device: $0.metadata.device, inode: $0.metadata.inode)
-        }
+    /// Nil for what lies on no host file.
+    private static func identity(
+        of file: any ImageFile
+    ) throws(ImageError) -> ImageOptions.Identity? {
+        guard let descriptor = file.descriptor else { return nil }
+        let metadata = try hosted { () throws(HostError) in try descriptor.metadata() }
+        return .init(device: metadata.device, inode: metadata.inode)
     }
 
     /// QEMU's names of formats.
