@@ -81,6 +81,61 @@ struct QCOW2ImageTests {
         try expectSound()
     }
 
+    @Test(
+        "what we compress, QEMU reads", arguments: [QCOW2CreateOptions.Compression.zlib, .zstd],
+        [512, 65536] as [UInt64])
+    func compresses(kind: QCOW2CreateOptions.Compression, clusterSize: UInt64) throws {
+        var random = SeededGenerator(seed: 5)
+        var content = [UInt8](repeating: 0, count: 300 << 10)
+        for index in content.indices where index >> 14 & 1 == 0 {
+            content[index] = UInt8(index >> 8 & 255)
+        }
+        for index in 0..<70_000 { content[index] = UInt8.random(in: 0...255, using: &random) }
+        var options = QCOW2CreateOptions(byteCount: UInt64(content.count))
+        (options.clusterSize, options.compression) = (clusterSize, kind)
+        try Data().write(to: URL(filePath: path))
+        let file = try HostFile(path: path, isReadOnly: false, lock: .none)
+        try QCOW2Image.create(on: file, options)
+        let image = try QCOW2Image(file, ImageOptions())
+
+        for start in stride(from: 0, to: content.count, by: Int(clusterSize)) {
+            let end = min(content.count, start + Int(clusterSize))
+            try image.writeCompressed(Array(content[start..<end]).span, at: UInt64(start))
+        }
+        try image.close()
+
+        try expectSound()
+        #expect(try bytes(image, at: 0, content.count) == content)
+        try Data(content).write(to: URL(filePath: directory.file("raw")))
+        let raw = directory.file("raw")
+        #expect(
+            try QEMU.run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, raw).status == 0)
+        let check = try QEMU.run("qemu-img", "check", directory.file("copy.qcow2"))
+        #expect(!check.output.contains("0.00% compressed"), "\(check.output)")
+    }
+
+    @Test("guest data on a table is never written: the image is marked, and refuses writes")
+    func overlap() throws {
+        try make("1M", "cluster_size=4096")
+        try QEMU.make("qemu-io", ["-c", "write -P 1 0 64k", path])
+        let data = [UInt8](try Data(contentsOf: URL(filePath: path)))
+        func number(_ offset: Int) -> Int {
+            data[offset..<offset + 8].reduce(0) { $0 << 8 | Int($1) } & 0x00ff_ffff_ffff_fe00
+        }
+        let table = number(number(40))
+        let block = number(number(48))
+        let entry = (0..<8).map { UInt8(truncatingIfNeeded: block >> (56 - 8 * $0)) }
+        try patch(table + 8, [entry[0] | 0x80] + entry[1...])
+        let image = try open()
+
+        #expect(throws: ImageError.self) { try image.write([5].span, at: 5000) }
+
+        #expect(image.isReadOnly)
+        #expect(throws: ImageError.self) { try image.write([5].span, at: 0) }
+        #expect(try bytes(image, at: 0, 1) == [1])
+        #expect(try Data(contentsOf: URL(filePath: path))[79] & 2 == 2)
+    }
+
     // MARK: what is refused
 
     @Test("what Swiftlet does not do is refused by its name")

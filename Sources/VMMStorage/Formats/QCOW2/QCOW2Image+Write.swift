@@ -263,6 +263,7 @@ extension QCOW2Image {
         case .zeros(let host?, _), .data(let host, _): refcounts.release(host, isData: true)
         case .compressed(let host, let count):
             unpacked = nil
+            packEnd = nil
             refcounts.release(host, count: UInt64(count), isData: false)
         }
     }

@@ -26,6 +26,8 @@ package final class QCOW2Image: DiskImage {
     var damage: String?
     /// The compressed cluster that was read last: small reads in a row unpack it once.
     var unpacked: (host: UInt64, bytes: [UInt8])?
+    /// Where the last packed bytes end: the next ones go into the same cluster.
+    var packEnd: UInt64?
     let unflushed = Atomic(false)
 
     /// Opens the image on `file`, and what it falls back on. A writable opening mends an image that
