@@ -2,6 +2,7 @@ import VMMHost
 
 /// The check: what the tables refer to against what the refcounts say.
 extension QCOW2Image {
+    /// Repair is for an image that nobody else uses: what was published before may be wrong after.
     package func check(_ repair: ImageRepair) throws(ImageError) -> ImageCheck {
         if repair != .nothing, file.isReadOnly { throw .invalid("is opened read-only") }
         if !isReadOnly { try flush() }
