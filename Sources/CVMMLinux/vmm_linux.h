@@ -34,6 +34,8 @@
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
 
 // Request numbers as one typed enum: only these can be passed to the ioctl calls below.
 typedef enum vmm_ioctl : uint64_t {

@@ -21,6 +21,7 @@ readonly packages=(
     'iproute2:/sbin/ip'
     'kmod:/sbin/modprobe'
     'liburing-dev:/usr/include/liburing.h'
+    'libzstd-dev:/usr/include/zstd.h'
     'lz4:/usr/bin/lz4'
     'mmdebstrap:/usr/bin/mmdebstrap'
     'python3:/usr/bin/python3'
@@ -28,6 +29,7 @@ readonly packages=(
     'shellcheck:/usr/bin/shellcheck'
     'strace:/usr/bin/strace'
     'xz-utils:/usr/bin/xz'
+    'zlib1g-dev:/usr/include/zlib.h'
     'zstd:/usr/bin/zstd'
 )
 

@@ -38,7 +38,8 @@ extension ImageFile {
         into bytes: inout MutableSpan<UInt8>, at offset: UInt64
     ) throws(HostError) {
         let count = try read(into: &bytes, at: offset)
-        for index in count..<bytes.count { bytes[index] = 0 }
+        var rest = bytes._mutatingExtracting(count...)
+        rest.update(repeating: 0)
     }
 
     /// `count` bytes at `offset`; nil when the file ends before that. `count` is bounded by the

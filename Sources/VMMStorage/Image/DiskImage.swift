@@ -109,6 +109,9 @@ package struct ImageCheck: Equatable, Sendable {
 }
 
 extension DiskImage {
+    /// Whether a flush has more to do than to synchronise `files`.
+    package var hasUnflushedMetadata: Bool { extents.hasUnflushedMetadata }
+
     package var summary: ImageSummary { ImageSummary() }
 
     /// What every request to an image begins with.

@@ -11,6 +11,16 @@ package struct ImageOptions: Sendable {
     /// Whether an image may name another one to fall back on: a guest that writes image headers
     /// must not get at files of its choice by default.
     package var allowsBackingFiles = false
+    /// To be checked and mended: what else refuses a writable opening is let through.
+    package var isForRepair = false
+    /// The images above this one in a backing chain; nil for one that is no host file.
+    var chain: [Identity?] = []
+
+    /// One file of this host, whatever its name.
+    struct Identity: Equatable, Sendable {
+        let device: UInt64
+        let inode: UInt64
+    }
 
     package init() {}
 }
@@ -57,6 +67,7 @@ package enum ImageOpener {
         }
         switch found {
         case .raw: return try RawImage(file)
+        case .qcow2: return try QCOW2Image(file, options)
         case .vhd: return try VHDImage.open(file)
         case .vmdk:
             return try VMDKImage(file) { path, isReadOnly throws(ImageError) in
@@ -65,8 +76,6 @@ package enum ImageOpener {
                     lock: options.lock)
             }
         case .vhdx: return try VHDXImage(file)
-        case .qcow2:
-            throw .unsupported("the \(found.rawValue) format")
         }
     }
 }

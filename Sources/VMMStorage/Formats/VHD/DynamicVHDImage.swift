@@ -1,4 +1,3 @@
-import Synchronization
 import VMMHost
 
 /// A VHD that gives its disk's blocks room as they are written. Each block is a bitmap, which says
@@ -12,7 +11,6 @@ package final class DynamicVHDImage: MappedImage {
     package let isReadOnly: Bool
     package let files: [any ImageFile]
     package let extents: ExtentMap
-    package var hasUnflushedMetadata: Bool { isUnflushed.load(ordering: .acquiring) }
     /// How much of the disk one block holds.
     package var blockByteCount: UInt64 { header.blockByteCount }
 
@@ -28,7 +26,6 @@ package final class DynamicVHDImage: MappedImage {
     private var table: TablePages
     /// One past the last block: where the footer lies until there is another block.
     private var blocksEnd: UInt64
-    private let isUnflushed = Atomic<Bool>(false)
 
     init(_ file: any ImageFile, _ footer: VHDFooter, blocksEnd: UInt64) throws(ImageError) {
         header = try VHDDynamicHeader(of: file, footer, end: blocksEnd)
@@ -132,7 +129,7 @@ package final class DynamicVHDImage: MappedImage {
         entry.storeBigEndian(UInt32(start / 512), at: 0)
         try table.store(entry, at: block * UInt64(Self.entrySize))
         blocksEnd = end
-        isUnflushed.store(true, ordering: .releasing)
+        extents.setUnflushedMetadata(true)
         return start
     }
 
@@ -165,7 +162,7 @@ package final class DynamicVHDImage: MappedImage {
             try file.synchronize()
         }
         table.settle(changes.count)
-        isUnflushed.store(false, ordering: .releasing)
+        extents.setUnflushedMetadata(false)
     }
 
     package func resize(to byteCount: UInt64) throws(ImageError) {

@@ -7,7 +7,6 @@ package final class FixedVHDImage: MappedImage {
     package let isReadOnly: Bool
     package let files: [any ImageFile]
     package let extents: ExtentMap
-    package let hasUnflushedMetadata = false
     private let file: any ImageFile
 
     init(_ file: any ImageFile, byteCount: UInt64, end: UInt64) throws(ImageError) {

@@ -1,4 +1,3 @@
-import Synchronization
 import VMMHost
 
 /// A VHDX, fixed or dynamic (MS-VHDX 8.0): blocks of 1 to 256 MiB, a table of where they lie, and a
@@ -12,7 +11,6 @@ package final class VHDXImage: MappedImage {
     package let files: [any ImageFile]
     package let extents: ExtentMap
     package var byteCount: UInt64 { layout.diskByteCount }
-    package var hasUnflushedMetadata: Bool { isUnflushed.load(ordering: .acquiring) }
     /// How much of the disk one block holds.
     package var blockByteCount: UInt64 { layout.blockByteCount }
     /// What the guest should take for its sector size: 512 or 4096.
@@ -31,7 +29,6 @@ package final class VHDXImage: MappedImage {
     private var table: TablePages
     /// The file's size; the next block goes behind it.
     private var fileEnd: UInt64
-    private let isUnflushed = Atomic<Bool>(false)
 
     package init(_ file: any ImageFile) throws(ImageError) {
         self.file = file
@@ -146,7 +143,7 @@ package final class VHDXImage: MappedImage {
         var entry = [UInt8](repeating: 0, count: Int(VHDXLayout.entryByteCount))
         entry.storeLittleEndian(start | State.present.rawValue, at: 0)
         try table.store(entry, at: layout.entryPosition(block))
-        isUnflushed.store(true, ordering: .releasing)
+        extents.setUnflushedMetadata(true)
         if table.changedCount >= Self.changeLimit { try flush() }
         return start
     }
@@ -167,7 +164,7 @@ package final class VHDXImage: MappedImage {
             }
             table.settle(changes.count)
         }
-        isUnflushed.store(false, ordering: .releasing)
+        extents.setUnflushedMetadata(false)
     }
 
     package func resize(to byteCount: UInt64) throws(ImageError) {

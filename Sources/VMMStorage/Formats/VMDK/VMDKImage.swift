@@ -13,7 +13,6 @@ package final class VMDKImage: MappedImage {
     package let isReadOnly: Bool
     package let files: [any ImageFile]
     package let extents: ExtentMap
-    package let hasUnflushedMetadata = false
     /// Kept for its lock.
     private let descriptor: any ImageFile
 
