@@ -104,9 +104,8 @@ struct QCOW2HostileTests {
         ]
         let size = UInt64(origin.count)
         let values: [UInt64] = [
-            0, 1, 2, 9, 21, 63, 64, 512, 1024, 4096, size, size & ~511, (size + 511) & ~511,
-            0x7fff_ffff, 0xffff_ffff, 1 << 32, 1 << 55, 1 << 56, 1 << 62, .max, .max - 511,
-            Self.number(40, origin), Self.number(48, origin), Self.number(64, origin),
+            0, 1, 21, 64, 512, size & ~511, (size + 511) & ~511, 0xffff_ffff, 1 << 32, 1 << 55,
+            1 << 62, .max, .max - 511, Self.number(40, origin), Self.number(48, origin),
         ]
         for (offset, width) in fields {
             for value in values {
@@ -132,9 +131,9 @@ struct QCOW2HostileTests {
         ]
         let values =
             targets + targets.map { $0 | copied } + targets.map { $0 | compressed }
-            + targets.map { $0 | copied | 1 } + [.max, compressed | (.max >> 3), copied]
+            + [l1 | copied | 1, .max, compressed | (.max >> 3), copied]
         let snapshots = Self.number(64, origin)
-        for place in [l1, l1 + 8, l2, l2 + 8, l2 + 8 * 40, table, table + 8, block, snapshots] {
+        for place in [l1, l2, l2 + 8 * 40, table, table + 8, block, snapshots] {
             for value in values {
                 var bytes = origin
                 Self.put(value, 8, at: Int(place), in: &bytes)

@@ -28,8 +28,12 @@ extension QCOW2Image {
         let layout = try QCOW2Layout(geometry, byteCount: options.byteCount)
         let head = try head(options, geometry, layout)
         try hosted { () throws(HostError) in
-            try file.resize(to: 0)
-            try file.resize(to: layout.clusters * geometry.clusterSize)
+            let byteCount = layout.clusters * geometry.clusterSize
+            // A block device stays as long as it is; what lies behind the tables does not matter.
+            if (try? file.resize(to: 0)) == nil {
+                try file.writeZeros(at: 0, count: byteCount, mayUnmap: true)
+            }
+            if try file.byteCount() < byteCount { try file.resize(to: byteCount) }
             try file.write(layout.refcountTable.bigEndianBytes(), at: geometry.clusterSize)
             try file.write(layout.refcounts, at: layout.blocksStart * geometry.clusterSize)
             try file.synchronize()
