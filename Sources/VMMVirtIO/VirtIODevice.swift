@@ -36,6 +36,10 @@ package protocol VirtIODevice: AnyObject {
     /// is written now. After the loop has ended.
     func finish()
 
+    /// The queues of an active device that have threads of their own; the worker serves the rest
+    /// by the calls above. It takes the threads' hands off their queues before `quiesce`.
+    var assignments: [QueueAssignment] { get }
+
     /// Host descriptors whose readiness the device wants to hear of while it is active.
     var wakeSources: [FileDescriptor] { get }
     /// One of `wakeSources` became readable. Take all there is: edge-triggered.
@@ -52,5 +56,6 @@ extension VirtIODevice {
     package var wakeSources: [FileDescriptor] { [] }
     package func wake(source index: Int) throws(GuestFault) {}
     package func finish() {}
+    package var assignments: [QueueAssignment] { [] }
     package func configurationWritten(_ bytes: [UInt8]) {}
 }

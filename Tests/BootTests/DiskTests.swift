@@ -59,6 +59,50 @@ struct DiskTests {
         #expect(stored.count == 32 * Self.mebibyte)
     }
 
+    @Test("a disk of two queues has a thread for each, on the CPU it was given")
+    func queues() throws {
+        let scratch = try Scratch()
+        let disk = try scratch.sparseFile("disk", bytes: 16 * Self.mebibyte)
+        var boot = Boot(
+            """
+            say queues "$(ls /sys/block/vda/mq | wc -l)"
+            for cpu in 0 1; do
+                (i=0; while [ $i -lt 8 ]; do
+                    taskset $((1 << cpu)) dd if=/init of=/dev/vda bs=4096 count=1 \\
+                        seek=$((cpu * 64 + i)) conv=notrunc,fsync 2>/dev/null || fail dd
+                    i=$((i + 1))
+                done) &
+            done
+            wait
+            for cpu in 0 1; do
+                [ "$(dd if=/dev/vda bs=4096 skip=$((cpu * 64 + 7)) count=1 2>/dev/null | md5sum)" = \\
+                    "$(head -c 4096 /init | md5sum)" ] || fail "content of cpu $cpu"
+            done
+            echo ready
+            read word
+            """)
+        boot.cpus = "boot=2"
+        boot.options = [
+            "--disk",
+            "path=\(disk),image_type=raw,num_queues=2,queue_affinity=[0@[0],1@[0]],id=fast",
+        ]
+
+        let guest = try boot.start(scratch)
+        try guest.wait(for: "ready\n")
+        let tasks = "/proc/\(guest.process.identifier)/task"
+        var pinned: Set<String> = []
+        for task in try FileManager.default.contentsOfDirectory(atPath: tasks) {
+            let status = try String(contentsOfFile: "\(tasks)/\(task)/status", encoding: .utf8)
+            let name = status.prefix { $0 != "\n" }.dropFirst("Name:\t".count)
+            if status.contains("Cpus_allowed_list:\t0\n") { pinned.insert(String(name)) }
+        }
+        guest.type("go on\n")
+        try guest.finish()
+
+        #expect(try guest.number("queues") == 2)
+        #expect(pinned.isSuperset(of: ["fast_q0", "fast_q1"]))
+    }
+
     @Test("a read-only disk refuses writes, and a block device serves as a disk")
     func readOnlyAndBlockDevice() throws {
         let scratch = try Scratch()

@@ -29,7 +29,7 @@ struct BlockSpecTests {
         let text =
             "path=/a,readonly=on,serial=s,queue_size=64,id=d,pci_device_id=3,_disable_io_uring=on,"
             + "image_type=qcow2,backing_files=on,direct=on,sparse=off,lock_granularity=full,"
-            + "num_queues=4,bw_size=1M,bw_refill_time=100,bw_one_time_burst=1K,ops_size=5,"
+            + "num_queues=4,queue_affinity=[0@[1,3-5],3@[0]],bw_size=1M,bw_refill_time=100,bw_one_time_burst=1K,ops_size=5,"
             + "ops_refill_time=7,ops_one_time_burst=9,_disable_aio=on"
         let spec = try parse(text, as: BlockSpec.self).get()
         #expect(spec.path == "/a" && spec.isReadOnly == true && spec.serial == "s")
@@ -38,6 +38,7 @@ struct BlockSpecTests {
         #expect(spec.format == .qcow2 && spec.allowsBackingFiles == true)
         #expect(spec.isDirect == true && spec.isSparse == false && spec.lock == .full)
         #expect(spec.queueCount == 4 && spec.limits.isGiven)
+        #expect(spec.queueAffinity?.cpus == [0: [1, 3, 4, 5], 3: [0]])
         #expect(spec.problems().isEmpty)
     }
 
@@ -54,9 +55,9 @@ struct BlockSpecTests {
             (
                 "/a",
                 "--disk '/a': unknown key; known are path, readonly, image_type, backing_files, "
-                    + "direct, sparse, lock_granularity, serial, num_queues, queue_size, bw_size, "
-                    + "bw_refill_time, bw_one_time_burst, ops_size, ops_refill_time, "
-                    + "ops_one_time_burst, rate_limit_group, id, pci_device_id"
+                    + "direct, sparse, lock_granularity, serial, num_queues, queue_affinity, "
+                    + "queue_size, bw_size, bw_refill_time, bw_one_time_burst, ops_size, "
+                    + "ops_refill_time, ops_one_time_burst, rate_limit_group, id, pci_device_id"
             ),
             ("path", "--disk 'path': needs a value: path=..."),
             ("path=/a,readonly=maybe", "--disk readonly 'maybe': expected on or off"),
@@ -113,6 +114,17 @@ struct BlockSpecTests {
     func allAtOnce() {
         let text = "path=/a,queue_size=3,serial=\(String(repeating: "x", count: 21))"
         #expect(problems(text, as: BlockSpec.self).count == 2)
+    }
+
+    @Test(
+        "an affinity that names no CPUs of a queue is a mistake",
+        arguments: [
+            "[]", "0@[1]", "[0]", "[0@1]", "[0@[]]", "[0@[3-1]]", "[0@[1024]]", "[0@[-1]]",
+            "[0@[1],0@[2]]", "[0@[1,]]", "[x@[1]]", "[0@[1]", "[1@[0]]",
+        ])
+    func badAffinity(text: String) {
+        let found = problems("path=/a,queue_affinity=\(text)", as: BlockSpec.self)
+        #expect(found.count == 1)
     }
 
     @Test("a group that nobody made is the user's mistake")

@@ -1,3 +1,4 @@
+import Synchronization
 import VMMBase
 import VMMHost
 import VMMVirtIO
@@ -26,6 +27,14 @@ final class ProbeDevice: VirtIODevice {
     private(set) var writes: [[UInt8]] = []
     private(set) var queues: [VirtQueue?] = []
 
+    /// Queue 0 is this one's, where there is one.
+    var threadServer: (thread: LoopThread, server: ThreadServer)?
+
+    var assignments: [QueueAssignment] {
+        guard let (thread, server) = threadServer, !queues.isEmpty else { return [] }
+        return [QueueAssignment(queue: 0, thread: thread, server: LoopBound(adopting: server))]
+    }
+
     struct Refusal: Error {}
 
     func activate(_ queues: [VirtQueue?], features: UInt64) throws {
@@ -48,5 +57,33 @@ final class ProbeDevice: VirtIODevice {
     func configurationWritten(_ bytes: [UInt8]) {
         writes.append(bytes)
         if !queues.isEmpty { configuration[2] = bytes[2] }
+    }
+}
+
+/// A queue on a thread of its own that counts what it is called for.
+final class ThreadServer: QueueServer, Sendable {
+    let calls = Atomic<Int>(0)
+    /// Signalled after each call.
+    let called: EventFD
+    private let faults: Bool
+
+    init(faults: Bool = false) throws {
+        called = try EventFD()
+        self.faults = faults
+    }
+
+    var wakeSources: [FileDescriptor] { [] }
+
+    func service() throws(GuestFault) {
+        calls.add(1, ordering: .relaxed)
+        called.signal()
+        if faults { throw GuestFault("the test wants it") }
+    }
+
+    func wake() throws(GuestFault) {}
+
+    /// Waits for the next call, ten seconds at most.
+    func waitForCall() -> Bool {
+        called.descriptor.isReady(.readable, waitingMilliseconds: 10_000) && called.clear()
     }
 }

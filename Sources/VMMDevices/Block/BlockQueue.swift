@@ -1,11 +1,21 @@
+import Synchronization
 import VMMBase
 import VMMHost
 import VMMStorage
 import VMMVirtIO
 
+/// Whether the driver accepts that a write is stable only after a flush; of a whole device. Any
+/// thread.
+final class CacheMode: Sendable {
+    private let writeback = Atomic<Bool>(true)
+
+    var isWriteback: Bool { writeback.load(ordering: .relaxed) }
+    func set(isWriteback: Bool) { writeback.store(isWriteback, ordering: .relaxed) }
+}
+
 /// One queue of a block device: takes requests off the ring in batches, hands them to the disk, and
 /// gives them back in any order. Belongs to the loop that serves the queue.
-final class BlockQueue {
+final class BlockQueue: QueueServer {
     /// A request in flight; one for each descriptor of the queue, made at activation.
     private struct Slot {
         let chain: DescriptorChain
@@ -23,19 +33,18 @@ final class BlockQueue {
     private var slots: [Slot]
     /// Indices of unused slots, used last in, first out, so that few pages are touched.
     private var freeSlots: [Int]
-    /// Whether the driver accepts that a write is stable only after a flush.
-    var isWriteback: Bool
+    private let cache: CacheMode
 
     /// Makes all that requests need.
     init(
         _ queue: VirtQueue, disk: DiskQueue, limits: BlockLimits, serial: [UInt8],
-        isWriteback: Bool
+        cache: CacheMode
     ) throws(HostError) {
         self.queue = queue
         self.disk = disk
         self.limits = limits
         self.serial = serial
-        self.isWriteback = isWriteback
+        self.cache = cache
         slots = try queue.makeChains(Int(queue.size)).map { Slot(chain: $0) }
         freeSlots = Array(slots.indices.reversed())
     }
@@ -123,7 +132,7 @@ final class BlockQueue {
                 finish(slot, .ioError)
             } else if slots[slot].isRead {
                 finish(slot, .ok, written: slots[slot].byteCount)
-            } else if slots[slot].isChange, !isWriteback {
+            } else if slots[slot].isChange, !cache.isWriteback {
                 // Write-through: a write is answered when it is stable.
                 slots[slot].isChange = false
                 disk.start(.flush, slot: slot)

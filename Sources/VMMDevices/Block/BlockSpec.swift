@@ -26,7 +26,10 @@ package struct BlockSpec: DeviceSpec, Decodable {
             OptionField(
                 "serial", "<text>", "serial number, at most 20 bytes",
                 default: "the file's identity"),
-            OptionField("num_queues", "<n>", "request queues", default: "1"),
+            OptionField(
+                "num_queues", "<n>", "request queues; several have a thread each", default: "1"),
+            OptionField(
+                "queue_affinity", "[<q>@[<cpus>],..]", "the host CPUs of a queue's thread"),
             OptionField(
                 "queue_size", "<n>", "requests in a queue, a power of two", default: "128"),
         ] + RateLimitOptions.fields + [
@@ -49,8 +52,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
         case full
     }
 
-    /// Each queue is a thread of the guest's choice at most; CH's and QEMU's users go to the
-    /// number of vCPUs.
+    /// Each queue is a thread of ours; users go to the number of vCPUs.
     private static let queueCounts: ClosedRange<UInt16> = 1...256
 
     package let path: String
@@ -62,6 +64,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
     package let lock: LockGranularity?
     package let serial: String?
     package let queueCount: UInt16?
+    package let queueAffinity: QueueAffinity?
     package let queueSize: UInt16?
     package let limits: RateLimitOptions
     package let limitGroup: String?
@@ -80,6 +83,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
         case lock = "lock_granularity"
         case serial
         case queueCount = "num_queues"
+        case queueAffinity = "queue_affinity"
         case queueSize = "queue_size"
         case limitGroup = "rate_limit_group"
         case id
@@ -100,6 +104,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
         serial = try keys.decodeIfPresent(String.self, forKey: .serial)
         queueCount = try keys.decodeIfPresent(UInt16.self, forKey: .queueCount)
         queueSize = try keys.decodeIfPresent(UInt16.self, forKey: .queueSize)
+        queueAffinity = try keys.decodeIfPresent(QueueAffinity.self, forKey: .queueAffinity)
         limits = try RateLimitOptions(from: decoder)
         limitGroup = try keys.decodeIfPresent(String.self, forKey: .limitGroup)
         id = try keys.decodeIfPresent(String.self, forKey: .id)
@@ -120,6 +125,10 @@ package struct BlockSpec: DeviceSpec, Decodable {
         }
         if let queueCount, !Self.queueCounts.contains(queueCount) {
             problems.append(problem("num_queues", "\(queueCount)", "expected 1 to 256"))
+        }
+        for queue in queueAffinity?.cpus.keys.sorted() ?? [] where queue >= queueCount ?? 1 {
+            problems.append(
+                problem("queue_affinity", "\(queue)", "there are \(queueCount ?? 1) queues"))
         }
         if let limitGroup, limits.isGiven {
             problems.append(
@@ -163,11 +172,32 @@ package struct BlockSpec: DeviceSpec, Decodable {
             Log.warning(
                 "\(context.id): sector 0 of '\(path)' stays as it is; image_type=raw frees it")
         }
+        let count = Int(queueCount ?? 1)
         return .virtIO(
             VirtIOBlock(
                 id: context.id, disk: disk,
-                queueSizes: Array(repeating: queueSize ?? 128, count: Int(queueCount ?? 1)),
-                serial: serial, clock: context.clock))
+                queueSizes: Array(repeating: queueSize ?? 128, count: count),
+                serial: serial, clock: context.clock,
+                threads: try makeThreads(count, id: context.id)))
+    }
+
+    /// A thread for each of several queues, or for one that is to keep to some CPUs.
+    private func makeThreads(
+        _ count: Int, id: String
+    ) throws(ConfigurationProblem) -> [LoopThread] {
+        guard count > 1 || queueAffinity != nil else { return [] }
+        var threads: [LoopThread] = []
+        for index in 0..<count {
+            do throws(HostError) {
+                threads.append(
+                    try LoopThread(
+                        name: "\(id)_q\(index)", cpus: queueAffinity?.cpus[index] ?? []))
+            } catch {
+                for thread in threads { thread.end() }
+                throw problem("queue_affinity", "\(index)", error.description)
+            }
+        }
+        return threads
     }
 }
 

@@ -30,15 +30,21 @@ package final class VirtIOBlock: VirtIODevice {
     private let disk: Disk
     private let serial: [UInt8]
     private let clock: any HostClock
-    private var isWriteback = true
+    private let cache = CacheMode()
     private var canSwitchWriteback = false
     private var queues: [BlockQueue?] = []
     /// For each wake source the queue that it belongs to.
     private var wakeQueues: [BlockQueue] = []
+    /// One for each queue, or none: then the device's loop serves all.
+    private let threads: [LoopThread]
 
+    /// `threads`: one for each queue, or none.
     package init(
-        id: String, disk: Disk, queueSizes: [UInt16], serial: String?, clock: any HostClock
+        id: String, disk: Disk, queueSizes: [UInt16], serial: String?, clock: any HostClock,
+        threads: [LoopThread] = []
     ) {
+        precondition(threads.isEmpty || threads.count == queueSizes.count, "a thread a queue")
+        self.threads = threads
         self.id = id
         self.disk = disk
         self.queueSizes = queueSizes
@@ -77,7 +83,7 @@ package final class VirtIOBlock: VirtIODevice {
         bytes.append(UInt8(0))
         bytes.append(UInt16(1))
         bytes.append(UInt32(0))
-        bytes.append(UInt8(isWriteback ? 1 : 0))
+        bytes.append(UInt8(cache.isWriteback ? 1 : 0))
         bytes.append(UInt8(0))
         bytes.append(UInt16(queueSizes.count))
         bytes.append(UInt32.max / sectorSize)
@@ -93,14 +99,16 @@ package final class VirtIOBlock: VirtIODevice {
     package func activate(_ queues: [VirtQueue?], features: UInt64) throws {
         // Without FLUSH the driver has no way to ask for stability, so each write gives it.
         canSwitchWriteback = features & FeatureBit.writebackSwitch != 0
-        isWriteback = features & (FeatureBit.flush | FeatureBit.writebackSwitch) != 0
+        cache.set(
+            isWriteback: features & (FeatureBit.flush | FeatureBit.writebackSwitch) != 0)
         self.queues = try queues.map { queue in
             try queue.map { queue in
                 try BlockQueue(
                     queue, disk: DiskQueue(disk, depth: Int(queue.size), clock: clock),
-                    limits: BlockLimits(disk), serial: serial, isWriteback: isWriteback)
+                    limits: BlockLimits(disk), serial: serial, cache: cache)
             }
         }
+        guard threads.isEmpty else { return }
         wakeQueues = self.queues.compactMap { $0 }.flatMap { queue in
             Array(repeating: queue, count: queue.wakeSources.count)
         }
@@ -110,13 +118,12 @@ package final class VirtIOBlock: VirtIODevice {
         for queue in queues { queue?.drain() }
         queues = []
         wakeQueues = []
-        isWriteback = true
+        cache.set(isWriteback: true)
     }
 
     package func configurationWritten(_ bytes: [UInt8]) {
         guard canSwitchWriteback, bytes.count > Self.writebackOffset else { return }
-        isWriteback = bytes[Self.writebackOffset] & 1 == 1
-        for queue in queues { queue?.isWriteback = isWriteback }
+        cache.set(isWriteback: bytes[Self.writebackOffset] & 1 == 1)
     }
 
     package func service(queue index: Int) throws(GuestFault) {
@@ -124,8 +131,18 @@ package final class VirtIOBlock: VirtIODevice {
         try queues[index]?.service()
     }
 
+    package var assignments: [QueueAssignment] {
+        zip(threads, queues).enumerated().compactMap { index, pair in
+            pair.1.map { queue in
+                QueueAssignment(
+                    queue: index, thread: pair.0, server: LoopBound(adopting: queue))
+            }
+        }
+    }
+
     package var wakeSources: [FileDescriptor] {
-        queues.compactMap { $0 }.flatMap(\.wakeSources)
+        guard threads.isEmpty else { return [] }
+        return queues.compactMap { $0 }.flatMap(\.wakeSources)
     }
 
     package func wake(source index: Int) throws(GuestFault) {
@@ -134,6 +151,7 @@ package final class VirtIOBlock: VirtIODevice {
     }
 
     package func finish() {
+        for thread in threads { thread.end() }
         if let error = disk.close() { Log.error("\(id): \(error)") }
     }
 }

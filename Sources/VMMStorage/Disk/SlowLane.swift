@@ -8,11 +8,6 @@ import VMMHost
 package final class SlowLane: Sendable {
     package typealias Job = @Sendable (any DiskImage, inout [UInt8]) -> Void
 
-    private struct Running: Sendable {
-        let loop: EventLoop
-        let thread: HostThread
-    }
-
     /// Host memory for a piece of a transfer.
     private struct Work {
         let image: any DiskImage
@@ -24,7 +19,7 @@ package final class SlowLane: Sendable {
     static let bufferByteCount = 256 << 10
 
     private let work: LoopBound<Work>
-    private let running = Mutex<Running?>(nil)
+    private let running = Mutex<LoopThread?>(nil)
 
     init(_ image: any DiskImage) {
         work = LoopBound(adopting: Work(image: image))
@@ -52,17 +47,9 @@ package final class SlowLane: Sendable {
         }
     }
 
-    private static func start() -> Running? {
+    private static func start() -> LoopThread? {
         do throws(HostError) {
-            let loop = try EventLoop()
-            let thread = try HostThread(name: "disk") {
-                do throws(HostError) {
-                    try loop.run()
-                } catch {
-                    Log.error("disk: \(error)")
-                }
-            }
-            return Running(loop: loop, thread: thread)
+            return try LoopThread(name: "disk")
         } catch {
             Log.warning("disk: no thread for slow work: \(error)")
             return nil
@@ -75,8 +62,7 @@ package final class SlowLane: Sendable {
             defer { running = nil }
             return running
         }
-        running?.loop.stop()
-        running?.thread.join()
+        running?.end()
         return work.withValue { work in
             do throws(ImageError) {
                 try work.image.close()

@@ -1,0 +1,25 @@
+import VMMBase
+import VMMHost
+
+/// The part of a device that serves one queue on a thread of the queue's own.
+package protocol QueueServer: AnyObject {
+    /// Host descriptors whose readiness the queue wants to hear of, edge-triggered.
+    var wakeSources: [FileDescriptor] { get }
+    /// The driver rang the queue's bell.
+    func service() throws(GuestFault)
+    /// One of `wakeSources` became readable.
+    func wake() throws(GuestFault)
+}
+
+/// Which queue of an active device is served where.
+package struct QueueAssignment: Sendable {
+    package let queue: Int
+    package let thread: LoopThread
+    package let server: LoopBound<any QueueServer>
+
+    package init(queue: Int, thread: LoopThread, server: LoopBound<any QueueServer>) {
+        self.queue = queue
+        self.thread = thread
+        self.server = server
+    }
+}
