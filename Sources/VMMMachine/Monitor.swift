@@ -79,6 +79,7 @@ package final class Monitor {
             ending.end(.failed("\(error)"))
         }
         ProcessMemory.dropStartupCode()
+        ProcessMemory.trimHeap()
         // A stop that an earlier life left behind ends a run early: what counts is the event.
         while ending.event == nil, !wasInterrupted { try control.run() }
         machine.stopVCPUs()

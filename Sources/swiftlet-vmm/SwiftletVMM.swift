@@ -27,6 +27,7 @@ struct SwiftletVMM {
     private func run(_ words: [String]) -> Int32 {
         defer { TerminalSettings.restoreAll() }
         do {
+            ProcessMemory.useOneHeap()
             // Before any thread starts, so that all inherit the blocked signals.
             let signals = try ProcessSignals([
                 ProcessSignals.interrupt, ProcessSignals.terminate, ProcessSignals.hangUp,

@@ -7,25 +7,37 @@ import VMMBase
 @safe package final class GuestVector {
     /// Where the slices are: in the small room until they do not fit there.
     private var storage: UnsafeMutablePointer<iovec>
-    private var capacity: Int
-    private let room: GuestVectorArena.Room
-    private var first = 0
-    private var end = 0
+    private let arena: GuestVectorArena
+    // A queue has hundreds of vectors: 32 bits are enough for places in a list, and save pages.
+    private let index: Int32
+    private var shortCapacity: Int32
+    private var shortFirst: Int32 = 0
+    private var shortEnd: Int32 = 0
+    private var capacity: Int { Int(shortCapacity) }
+    private var first: Int {
+        get { Int(shortFirst) }
+        set { shortFirst = Int32(truncatingIfNeeded: newValue) }
+    }
+    private var end: Int {
+        get { Int(shortEnd) }
+        set { shortEnd = Int32(truncatingIfNeeded: newValue) }
+    }
     /// Private, so that the compiler sees all accesses and checks none at run time (hot path).
     private var total: UInt64 = 0
     /// What `limit` hid: the slices from `end` on, and the last `tail` bytes of slice `cut`.
     private struct Hidden {
-        let end: Int
         let byteCount: UInt64
-        let cut: Int
-        let tail: Int
+        let end: Int32
+        let cut: Int32
+        let tail: UInt32
     }
     private var hidden: Hidden?
 
-    fileprivate init(_ room: GuestVectorArena.Room) {
-        self.room = room
-        unsafe storage = room.small
-        capacity = room.smallCapacity
+    fileprivate init(_ arena: GuestVectorArena, _ index: Int) {
+        self.arena = arena
+        self.index = Int32(truncatingIfNeeded: index)
+        unsafe storage = arena.small(index)
+        shortCapacity = Int32(truncatingIfNeeded: arena.smallCapacity)
     }
 
     /// The sum of the slices' lengths in bytes.
@@ -37,8 +49,8 @@ import VMMBase
     var base: UnsafeMutablePointer<iovec> { unsafe storage + first }
 
     package func removeAll() {
-        unsafe storage = room.small
-        capacity = room.smallCapacity
+        unsafe storage = arena.small(Int(index))
+        shortCapacity = Int32(truncatingIfNeeded: arena.smallCapacity)
         first = 0
         end = 0
         total = 0
@@ -73,12 +85,13 @@ import VMMBase
     /// Makes room for `count` more slices, in the large room if need be.
     private func hasRoom(for count: Int) -> Bool {
         if count <= capacity - end { return true }
-        guard count <= room.largeCapacity - end else { return false }
-        if unsafe storage != room.large {
+        guard count <= arena.capacity - end else { return false }
+        let large = unsafe arena.large(Int(index))
+        if unsafe storage != large {
             // SAFETY: both rooms are this vector's alone, and the large one is the larger.
-            unsafe room.large.update(from: storage, count: end)
-            unsafe storage = room.large
-            capacity = room.largeCapacity
+            unsafe large.update(from: storage, count: end)
+            unsafe storage = large
+            shortCapacity = Int32(truncatingIfNeeded: arena.capacity)
         }
         return true
     }
@@ -114,7 +127,9 @@ import VMMBase
             cut += 1
         }
         let tail = rest > 0 ? unsafe storage[cut].iov_len - Int(rest) : 0
-        hidden = Hidden(end: end, byteCount: total - count, cut: cut, tail: tail)
+        hidden = Hidden(
+            byteCount: total - count, end: shortEnd, cut: Int32(truncatingIfNeeded: cut),
+            tail: UInt32(truncatingIfNeeded: tail))
         if rest > 0 { unsafe storage[cut].iov_len = Int(rest) }
         end = rest > 0 ? cut + 1 : cut
         total = count
@@ -124,16 +139,17 @@ import VMMBase
     package func unlimit() {
         guard let hidden else { return }
         self.hidden = nil
-        if hidden.tail > 0, first > hidden.cut {
+        let cut = Int(hidden.cut)
+        if hidden.tail > 0, first > cut {
             // SAFETY: the slice was cut in two and its head, as it stands here, was removed: what
             // follows it in memory is its tail.
-            unsafe storage[hidden.cut].iov_base += storage[hidden.cut].iov_len
-            unsafe storage[hidden.cut].iov_len = hidden.tail
-            first = hidden.cut
+            unsafe storage[cut].iov_base += storage[cut].iov_len
+            unsafe storage[cut].iov_len = Int(hidden.tail)
+            first = cut
         } else if hidden.tail > 0 {
-            unsafe storage[hidden.cut].iov_len += hidden.tail
+            unsafe storage[cut].iov_len += Int(hidden.tail)
         }
-        end = hidden.end
+        shortEnd = hidden.end
         total += hidden.byteCount
     }
 
@@ -297,20 +313,10 @@ package final class GuestVectorArena {
     /// 32 small rooms to a page; Linux's usual requests have up to three slices.
     private static let mostSmall = 8
 
-    /// Where one vector's slices may lie.
-    @safe fileprivate struct Room {
-        let small: UnsafeMutablePointer<iovec>
-        let smallCapacity: Int
-        let large: UnsafeMutablePointer<iovec>
-        let largeCapacity: Int
-        /// Keeps the pointers valid.
-        let arena: GuestVectorArena
-    }
-
     private let mapping: Mapping
     private let vectors: Int
-    private let smallCapacity: Int
-    private let capacity: Int
+    fileprivate let smallCapacity: Int
+    fileprivate let capacity: Int
     private var next = 0
 
     /// Room for `vectors` vectors of up to `capacity` slices each.
@@ -325,16 +331,26 @@ package final class GuestVectorArena {
     /// The next unused vector. At most as many as asked for at creation.
     package func makeVector() -> GuestVector {
         precondition(next < vectors, "no more vectors than the arena was made for")
-        let slices = vectors * (smallCapacity + capacity)
-        // SAFETY: small rooms come first, large ones after them; both ranges lie inside the
-        // mapping, are zeroed and belong to this vector alone.
-        let base = unsafe mapping.base.bindMemory(to: iovec.self, capacity: slices)
-        let room = unsafe Room(
-            small: base + next * smallCapacity, smallCapacity: smallCapacity,
-            large: base + vectors * smallCapacity + next * capacity, largeCapacity: capacity,
-            arena: self)
         next += 1
-        return GuestVector(room)
+        return GuestVector(self, next - 1)
+    }
+
+    // Small rooms come first, large ones after them; each belongs to one vector alone.
+
+    fileprivate func small(_ index: Int) -> UnsafeMutablePointer<iovec> {
+        // SAFETY: `index` is below `vectors`, so the room lies inside the zeroed mapping.
+        unsafe slices + index * smallCapacity
+    }
+
+    fileprivate func large(_ index: Int) -> UnsafeMutablePointer<iovec> {
+        // SAFETY: as above.
+        unsafe slices + vectors * smallCapacity + index * capacity
+    }
+
+    private var slices: UnsafeMutablePointer<iovec> {
+        // SAFETY: the mapping was made for this many, and holds nothing else.
+        unsafe mapping.base.bindMemory(
+            to: iovec.self, capacity: vectors * (smallCapacity + capacity))
     }
 }
 

@@ -3,6 +3,17 @@ import Glibc
 
 /// What this process itself takes of the host's memory.
 package enum ProcessMemory {
+    /// Has all threads allocate from one heap: an arena for each costs pages, and our threads
+    /// allocate when a device starts, not while it works. Before the first thread starts.
+    package static func useOneHeap() {
+        _ = mallopt(M_ARENA_MAX, 1)
+    }
+
+    /// Gives back what start-up allocated and freed, down to the page.
+    package static func trimHeap() {
+        _ = malloc_trim(0)
+    }
+
     /// Unmaps the program's code, so that only what runs from now on comes back, page by page from
     /// the page cache. Start-up walks through most of the Swift runtime once: 4 MB of resident
     /// pages that a running monitor never touches again. Costs some twenty minor faults.

@@ -15,7 +15,6 @@ package final class DiskQueue {
         var step: UInt64 = 0
         /// The file cannot zero a range: zeros are written instead.
         var writesZeros = false
-        var isAtEngine = false
         var byteCount: UInt64 = 0
         var started: UInt64 = 0
     }
