@@ -16,6 +16,7 @@ struct VHDImageTests {
         var options = ImageOptions()
         options.format = .vhd
         options.isReadOnly = isReadOnly
+        options.lock = .none
         return try ImageOpener.open(path: path, options)
     }
 
@@ -47,7 +48,7 @@ struct VHDImageTests {
         "what QEMU makes is written and read as QEMU reads it",
         arguments: ["fixed", "dynamic", "fixed,force_size=on", "dynamic,force_size=on"])
     func differential(subformat: String) throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vpc", "-o", "subformat=" + subformat, path, "9M")
         let byteCount = Int(try open(isReadOnly: true).byteCount)
         var workload = ImageWorkload(seed: 1, model: [UInt8](repeating: 0, count: byteCount))
@@ -59,13 +60,13 @@ struct VHDImageTests {
             try image.close()
         }
 
-        try QEMUTool.expect(path, format: "vpc", holds: workload.model)
+        try QEMU.expect(path, format: "vpc", holds: workload.model)
     }
 
     @Test("what QEMU writes is read, and told from what it did not write")
     func readsQEMU() throws {
-        try QEMUTool.run("qemu-img", "create", "-q", "-f", "vpc", path, "20M")
-        try QEMUTool.run(
+        try QEMU.run("qemu-img", "create", "-q", "-f", "vpc", path, "20M")
+        try QEMU.run(
             "qemu-io", "-f", "vpc", "-c", "write -P 0x41 3M 4097", "-c", "write -P 7 9M 1k", path)
 
         let image = try open(isReadOnly: true)
@@ -89,7 +90,7 @@ struct VHDImageTests {
 
         var model = [UInt8](repeating: 0, count: Int(byteCount))
         model.replaceSubrange(100..<103, with: [9, 8, 7])
-        try QEMUTool.expect(path, format: "vpc", holds: model)
+        try QEMU.expect(path, format: "vpc", holds: model)
     }
 
     // MARK: blocks

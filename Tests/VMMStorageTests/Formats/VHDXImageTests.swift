@@ -16,6 +16,7 @@ struct VHDXImageTests {
         var options = ImageOptions()
         options.format = .vhdx
         options.isReadOnly = isReadOnly
+        options.lock = .none
         return try ImageOpener.open(path: path, options)
     }
 
@@ -53,7 +54,7 @@ struct VHDXImageTests {
             "subformat=dynamic,block_size=2M,block_state_zero=off",
         ])
     func differential(options: String) throws {
-        try QEMUTool.run("qemu-img", "create", "-q", "-f", "vhdx", "-o", options, path, "9M")
+        try QEMU.run("qemu-img", "create", "-q", "-f", "vhdx", "-o", options, path, "9M")
         var workload = ImageWorkload(seed: 2, model: [UInt8](repeating: 0, count: 9 << 20))
 
         for _ in 0..<4 {
@@ -64,15 +65,15 @@ struct VHDXImageTests {
             try image.close()
         }
 
-        #expect(try QEMUTool.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
-        try QEMUTool.expect(path, format: "vhdx", holds: workload.model)
+        #expect(try QEMU.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
+        try QEMU.expect(path, format: "vhdx", holds: workload.model)
     }
 
     @Test("what QEMU writes is read, and told from what it did not write")
     func readsQEMU() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", path, "20M")
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-io", "-f", "vhdx", "-c", "write -P 0x41 3M 4097", "-c", "write -P 7 9M 1k", path)
 
         let image = try open(isReadOnly: true)
@@ -92,15 +93,15 @@ struct VHDXImageTests {
         try image.close()
         try Data(file.contents).write(to: URL(filePath: path))
 
-        let written = try QEMUTool.run(
+        let written = try QEMU.run(
             "qemu-io", "-f", "vhdx", "-c", "write -P 3 4M 512", path)
 
         var model = [UInt8](repeating: 0, count: Self.small)
         model.replaceSubrange(Self.block - 1..<Self.block + 2, with: [9, 8, 7])
         model.replaceSubrange(4 << 20..<4 << 20 + 512, with: repeatElement(3, count: 512))
         #expect(written.status == 0, "\(written.output)")
-        #expect(try QEMUTool.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
-        try QEMUTool.expect(path, format: "vhdx", holds: model)
+        #expect(try QEMU.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
+        try QEMU.expect(path, format: "vhdx", holds: model)
         #expect(try contents(of: try open()) == model)
     }
 
@@ -140,7 +141,7 @@ struct VHDXImageTests {
 
     @Test("a disk of 64 TiB costs no memory to speak of, and its blocks are found again")
     func huge() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", path, "64T")
         let end: UInt64 = 64 << 40
         // A block in each of more pages of the table than are kept, and than are left unwritten.
@@ -166,7 +167,7 @@ struct VHDXImageTests {
 
     @Test("more flushes than the log has room for, then a kill: QEMU and Swiftlet replay the same")
     func wraps() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", path, "140M")
         var model = [UInt8](repeating: 0, count: 140 << 20)
         // Never closed; an entry has two of the log's 256 sectors.
@@ -180,10 +181,10 @@ struct VHDXImageTests {
         let copy = directory.file("copy.vhdx")
         try FileManager.default.copyItem(atPath: path, toPath: copy)
 
-        let check = try QEMUTool.run("qemu-img", "check", "-f", "vhdx", "-r", "all", copy)
+        let check = try QEMU.run("qemu-img", "check", "-f", "vhdx", "-r", "all", copy)
 
         #expect(check.status == 0, "\(check.output)")
-        try QEMUTool.expect(copy, format: "vhdx", holds: model)
+        try QEMU.expect(copy, format: "vhdx", holds: model)
         #expect(try contents(of: try open()) == model)
     }
 
@@ -231,9 +232,9 @@ struct VHDXImageTests {
         #expect(
             refusal(left, isReadOnly: true)
                 == "has changes in its log; open it for writing once to apply them")
-        let check = try QEMUTool.run("qemu-img", "check", "-f", "vhdx", "-r", "all", path)
+        let check = try QEMU.run("qemu-img", "check", "-f", "vhdx", "-r", "all", path)
         #expect(check.status == 0, "\(check.output)")
-        try QEMUTool.expect(path, format: "vhdx", holds: disk)
+        try QEMU.expect(path, format: "vhdx", holds: disk)
     }
 
     @Test("an entry that is torn is not applied, the one before it is")

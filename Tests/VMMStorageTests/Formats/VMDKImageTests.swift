@@ -13,9 +13,12 @@ struct VMDKImageTests {
         path = directory.file("disk.vmdk")
     }
 
-    private func open(isReadOnly: Bool = false) throws -> any DiskImage {
+    private func open(
+        isReadOnly: Bool = false, lock: HostFile.Lock = .none
+    ) throws -> any DiskImage {
         var options = ImageOptions()
         options.isReadOnly = isReadOnly
+        options.lock = lock
         return try ImageOpener.open(path: path, options)
     }
 
@@ -46,7 +49,7 @@ struct VMDKImageTests {
         "what QEMU makes is written and read as QEMU reads it",
         arguments: ["monolithicFlat", "twoGbMaxExtentFlat"])
     func differential(subformat: String) throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=" + subformat, path, "5M")
         var workload = ImageWorkload(seed: 1, model: [UInt8](repeating: 0, count: 5 << 20))
 
@@ -57,7 +60,7 @@ struct VMDKImageTests {
             try image.close()
         }
 
-        try QEMUTool.expect(path, format: "vmdk", holds: workload.model)
+        try QEMU.expect(path, format: "vmdk", holds: workload.model)
     }
 
     @Test("an image of two extents of 2 GiB is one disk, for QEMU too")
@@ -65,11 +68,11 @@ struct VMDKImageTests {
         let byteCount: UInt64 = 3 << 30
         try Data().write(to: URL(filePath: path))
         do {
-            let descriptor = try HostFile(path: path, isReadOnly: false)
+            let descriptor = try HostFile(path: path, isReadOnly: false, lock: .none)
             try VMDKImage.create(on: descriptor, byteCount: byteCount, isSplit: true) {
                 path throws(ImageError) in
                 _ = FileManager.default.createFile(atPath: path, contents: nil)
-                return try HostFile(path: path, isReadOnly: false)
+                return try HostFile(path: path, isReadOnly: false, lock: .none)
             }
         }
         do {
@@ -79,7 +82,7 @@ struct VMDKImageTests {
             try image.close()
         }
 
-        let read = try QEMUTool.run(
+        let read = try QEMU.run(
             "qemu-io", "-r", "-f", "vmdk", "-c", "read -P 9 2147483136 1024",
             "-c", "read -P 0 2147484160 1M", path)
         #expect(read.status == 0 && !read.output.contains("failed"), "\(read.output)")
@@ -137,10 +140,10 @@ struct VMDKImageTests {
 
     @Test("a second writer is refused at the descriptor and at the extents")
     func locks() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "1M")
-        let writer = try open()
-        #expect(throws: ImageError.self) { _ = try open(isReadOnly: true) }
+        let writer = try open(lock: .whole)
+        #expect(throws: ImageError.self) { _ = try open(isReadOnly: true, lock: .whole) }
         #expect(throws: ImageError.self) {
             _ = try HostFile(path: directory.file("disk-flat.vmdk"), isReadOnly: true)
         }
