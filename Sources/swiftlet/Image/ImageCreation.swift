@@ -14,6 +14,13 @@ struct ImageCreation {
         .vmdk: ["subformat"],
     ]
 
+    /// Backing files are the user's own.
+    private static let backed: ImageOptions = {
+        var options = ImageOptions()
+        options.allowsBackingFiles = true
+        return options
+    }()
+
     private let format: ImageFormat
     private let options: [String: String]
 
@@ -53,7 +60,7 @@ struct ImageCreation {
             }
             let inherited = try backing.map { backing throws(ImageError) in
                 try QCOW2Image.openBacking(
-                    (backing.name, backing.format.qemuName), of: file, ImageOptions()
+                    (backing.name, backing.format.qemuName), of: file, Self.backed
                 ).byteCount
             }
             guard let byteCount = byteCount ?? inherited else {
@@ -70,9 +77,7 @@ struct ImageCreation {
         switch format {
         case .qcow2:
             try QCOW2Image.create(on: file, qcow2Options(byteCount))
-            var options = ImageOptions()
-            options.allowsBackingFiles = true
-            return try QCOW2Image(file, options)
+            return try QCOW2Image(file, Self.backed)
         case .raw:
             guard byteCount > 0, byteCount % 512 == 0 else {
                 throw .invalid("a disk is whole sectors of 512 bytes, at least one")
