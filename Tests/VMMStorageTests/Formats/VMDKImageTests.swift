@@ -29,8 +29,8 @@ struct VMDKImageTests {
 
     /// A descriptor in memory whose extents are all one file of 4 KiB.
     private static func open(_ text: String) throws(ImageError) -> VMDKImage {
-        try VMDKImage(ScratchFile(Array(text.utf8))) { path, isReadOnly in
-            let file = ScratchFile(Array(repeating: 7, count: 4096), path: path)
+        try VMDKImage(MemoryFile(Array(text.utf8))) { path, isReadOnly in
+            let file = MemoryFile(Array(repeating: 7, count: 4096), path: path)
             file.isReadOnly = isReadOnly
             return file
         }
@@ -114,16 +114,16 @@ struct VMDKImageTests {
     @Test("an image opened for writing gets a new content identifier, and nothing else changes")
     func contentID() throws {
         let text = Self.descriptor("RW 8 ZERO")
-        let file = ScratchFile(Array(text.utf8))
-        let noFile: VMDKImage.OpenExtent = { _, _ in ScratchFile() }
+        let file = MemoryFile(Array(text.utf8))
+        let noFile: VMDKImage.OpenExtent = { _, _ in MemoryFile() }
         file.isReadOnly = true
         _ = try VMDKImage(file, openExtent: noFile)
-        #expect(file.contents == Array(text.utf8))
+        #expect(file.bytes == Array(text.utf8))
 
         file.isReadOnly = false
         _ = try VMDKImage(file, openExtent: noFile)
 
-        let renewed = String(decoding: file.contents, as: UTF8.self)
+        let renewed = String(decoding: file.bytes, as: UTF8.self)
         let line = try #require(renewed.split(separator: "\n").first { $0.hasPrefix("CID=") })
         #expect(line != "CID=12345678" && line.count == 12)
         #expect(renewed.replacing(line, with: "CID=12345678") == text)
@@ -132,8 +132,8 @@ struct VMDKImageTests {
     @Test("a name is relative to the descriptor's directory")
     func relative() throws {
         let text = Self.descriptor("RW 8 FLAT \"sub/x\" 0")
-        let image = try VMDKImage(ScratchFile(Array(text.utf8), path: "/some/where/d.vmdk")) {
-            path, _ in ScratchFile(Array(repeating: 7, count: 4096), path: path)
+        let image = try VMDKImage(MemoryFile(Array(text.utf8), path: "/some/where/d.vmdk")) {
+            path, _ in MemoryFile(Array(repeating: 7, count: 4096), path: path)
         }
         #expect(image.files[0].path == "/some/where/sub/x")
     }
@@ -198,7 +198,7 @@ struct VMDKImageTests {
         let attack = ImageAttack(
             image: Array(text.utf8), structures: [0..<text.utf8.count], seal: { _ in },
             open: { file throws(ImageError) in
-                try VMDKImage(file) { _, _ in ScratchFile(Array(repeating: 7, count: 4096)) }
+                try VMDKImage(file) { _, _ in MemoryFile(Array(repeating: 7, count: 4096)) }
             })
         #expect(attack.run(2000, seed: 1) > 100)
     }
