@@ -29,7 +29,7 @@ struct VMDKImageTests {
 
     /// A descriptor in memory whose extents are all one file of 4 KiB.
     private static func open(_ text: String) throws(ImageError) -> VMDKImage {
-        try VMDKImage(MemoryFile(Array(text.utf8))) { path, isReadOnly in
+        try VMDKImage(MemoryFile(Array(text.utf8), path: "disk.vmdk")) { path, isReadOnly in
             let file = MemoryFile(Array(repeating: 7, count: 4096), path: path)
             file.isReadOnly = isReadOnly
             return file
