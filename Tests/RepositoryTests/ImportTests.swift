@@ -24,7 +24,7 @@ struct ImportTests {
             "VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMStorage", "VMMNetwork",
             "VMMDevices",
         ],
-        "swiftlet": ["VMMBase", "VMMHost", "VMMStorage", "ArgumentParser", "Foundation"],
+        "swiftlet": ["VMMBase", "VMMHost", "VMMStorage", "ArgumentParser", "FoundationEssentials"],
         "swiftlet-vmm": ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
     ]
 

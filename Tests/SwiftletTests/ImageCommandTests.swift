@@ -3,67 +3,10 @@ import Testing
 
 /// The built tool, held against qemu-img.
 @Suite("swiftlet image")
-struct ImageCommandTests {
-    private final class Directory {
-        let path = NSTemporaryDirectory() + "swiftlet-\(UUID().uuidString.prefix(8))"
+struct ImageCommandTests: ToolSuite {
+    let directory: ToolDirectory
 
-        init() throws {
-            try FileManager.default.createDirectory(
-                atPath: path, withIntermediateDirectories: true)
-        }
-
-        deinit { try? FileManager.default.removeItem(atPath: path) }
-    }
-
-    private let directory: Directory
-
-    init() throws { directory = try Directory() }
-
-    private func file(_ name: String) -> String { directory.path + "/" + name }
-
-    private struct Outcome {
-        let status: Int32
-        let output: String
-        let error: String
-    }
-
-    private func run(_ program: String, _ arguments: [String]) throws -> Outcome {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = [program] + arguments
-        let (output, error) = (Pipe(), Pipe())
-        process.standardOutput = output
-        process.standardError = error
-        try process.run()
-        let texts = [output, error].map {
-            String(decoding: $0.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        }
-        process.waitUntilExit()
-        return Outcome(status: process.terminationStatus, output: texts[0], error: texts[1])
-    }
-
-    @discardableResult
-    private func qemu(_ arguments: [String]) throws -> Outcome { try run("qemu-img", arguments) }
-
-    private func qemu(_ arguments: String...) throws -> Outcome { try qemu(arguments) }
-
-    private func image(_ arguments: String...) throws -> Outcome { try image(arguments) }
-
-    private func image(_ arguments: [String]) throws -> Outcome {
-        let root = URL(filePath: #filePath)
-            .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        return try run(root.appending(path: ".build/debug/swiftlet").path, ["image"] + arguments)
-    }
-
-    /// A raw disk of 9 MiB and a sector, with data, holes and written zeros.
-    private func makeDisk() throws -> String {
-        var bytes = Data(count: 9 << 20 + 512)
-        for offset in [0, 100_000, 3 << 20, 5 << 20 + 4096, 9 << 20] {
-            bytes.replaceSubrange(offset..<offset + 512, with: Data(repeating: 7, count: 512))
-        }
-        try bytes.write(to: URL(filePath: file("disk.raw")))
-        return file("disk.raw")
-    }
+    init() throws { directory = try ToolDirectory() }
 
     struct Kind: CustomTestStringConvertible {
         let format: String
@@ -77,6 +20,9 @@ struct ImageCommandTests {
 
     static let kinds = [
         Kind(format: "raw", qemu: "raw", options: ""),
+        Kind(format: "qcow2", qemu: "qcow2", options: ""),
+        Kind(format: "qcow2", qemu: "qcow2", options: "cluster_size=512,compat=0.10"),
+        Kind(format: "qcow2", qemu: "qcow2", options: "preallocation=metadata"),
         Kind(format: "vhd", qemu: "vpc", options: "subformat=fixed"),
         Kind(format: "vhd", qemu: "vpc", options: "subformat=dynamic"),
         Kind(format: "vhdx", qemu: "vhdx", options: "subformat=fixed"),
@@ -178,6 +124,20 @@ struct ImageCommandTests {
         #expect(try image("info", path).output.contains("(10486272 bytes)"))
         #expect(try image("resize", "--shrink", path, "1M").status == 0)
         #expect(try image("info", path).output.contains("1 MiB (1048576 bytes)"))
+    }
+
+    @Test(
+        "what the parser does not understand is one sentence and status 1",
+        arguments: [
+            ["create"], ["create", "-f", "odd", "x", "1M"], ["creat"], ["info", "--color", "x"],
+            ["resize", "x"], ["check", "-r", "some", "x"],
+        ])
+    func parses(words: [String]) throws {
+        let outcome = try image(words)
+
+        #expect(outcome.status == 1 && outcome.output == "")
+        #expect(outcome.error.hasPrefix("Error: ") && outcome.error.hasSuffix("\n"))
+        #expect(outcome.error.filter { $0 == "\n" }.count == 1)
     }
 
     @Test("the progress is shown on standard error when asked for")

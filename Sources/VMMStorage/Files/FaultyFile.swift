@@ -44,9 +44,10 @@ package final class FaultyFile: ImageFile {
     package var alignment: Int { 1 }
     /// Requests so far that change the file or synchronize it.
     package private(set) var changeCount = 0
+    /// May change while the file is used.
+    package var rules: [FaultRule]
 
     private let file: any ImageFile
-    private var rules: [FaultRule]
     private var random: SeededGenerator
     /// Waits so many nanoseconds on the calling thread.
     private let pause: (UInt64) -> Void

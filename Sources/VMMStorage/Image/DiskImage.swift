@@ -52,6 +52,7 @@ package struct ImageSummary: Sendable {
     package var backing: (name: String, format: String?)?
     /// Was not closed: `check` may have something to mend.
     package var isDirty = false
+    package var qcow2: QCOW2Summary?
 
     package init() {}
 }

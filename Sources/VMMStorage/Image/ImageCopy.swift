@@ -11,6 +11,10 @@ package struct ImageCopy {
     private let target: any DiskImage
     /// The target is new, and reads as zeros.
     private let isBlank: Bool
+    /// The target, where data goes into it compressed: whole clusters at a time.
+    private let packing: QCOW2Image?
+    /// Where stretches may begin and end: a power of two.
+    private let unit: UInt64
 
     /// 2 MiB at a time: a block of most formats.
     private static let pieceByteCount = 2 << 20
@@ -21,6 +25,17 @@ package struct ImageCopy {
         self.source = source
         self.target = target
         self.isBlank = isBlank
+        packing = nil
+        unit = 1
+    }
+
+    /// Compresses the data; `target` is new.
+    package init(from source: any DiskImage, compressedInto target: QCOW2Image) {
+        self.source = source
+        self.target = target
+        isBlank = true
+        packing = target
+        unit = target.geometry.clusterSize
     }
 
     /// Copies all; `report` gets the number of bytes that are done, now and then.
@@ -31,11 +46,8 @@ package struct ImageCopy {
         var buffer = [UInt8](repeating: 0, count: Self.pieceByteCount)
         var offset: UInt64 = 0
         while offset < source.byteCount {
-            let stretch = try fromSource { () throws(ImageError) in
-                try source.allocation(at: offset)
-            }
-            let end = min(source.byteCount, offset + stretch.count)
-            if stretch.kind == .zeros {
+            let (end, isZero) = try stretch(from: offset)
+            if isZero {
                 try zero(offset..<end)
                 offset = end
             }
@@ -56,8 +68,38 @@ package struct ImageCopy {
         }
     }
 
-    /// Writes the pages of `bytes` that are not all zeros.
+    /// Where what begins at `offset` ends, in whole units, and whether all of it is zeros.
+    private func stretch(from offset: UInt64) throws(Failure) -> (end: UInt64, isZero: Bool) {
+        let found = try fromSource { () throws(ImageError) in try source.allocation(at: offset) }
+        let end = min(source.byteCount, offset + found.count)
+        let whole = end == source.byteCount ? end : end & ~(unit - 1)
+        if found.kind == .zeros, whole > offset { return (whole, true) }
+        return (min(source.byteCount, end.roundedUp(to: unit)), false)
+    }
+
+    /// Writes what of `bytes` is not all zeros.
     private func write(_ bytes: Span<UInt8>, at offset: UInt64) throws(Failure) {
+        if let packing {
+            try pack(bytes, into: packing, at: offset)
+        } else {
+            try writePages(bytes, at: offset)
+        }
+    }
+
+    private func pack(
+        _ bytes: Span<UInt8>, into target: QCOW2Image, at offset: UInt64
+    ) throws(Failure) {
+        for start in stride(from: 0, to: bytes.count, by: Int(unit)) {
+            let cluster = bytes.extracting(start..<min(start + Int(unit), bytes.count))
+            let pages = stride(from: 0, to: cluster.count, by: Self.holeByteCount)
+            if pages.allSatisfy({ Self.isZero(cluster, at: $0) }) { continue }
+            try toTarget { () throws(ImageError) in
+                try target.writeCompressed(cluster, at: offset + UInt64(start))
+            }
+        }
+    }
+
+    private func writePages(_ bytes: Span<UInt8>, at offset: UInt64) throws(Failure) {
         var start = 0
         while start < bytes.count {
             let isZero = Self.isZero(bytes, at: start)

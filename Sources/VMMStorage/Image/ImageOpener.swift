@@ -11,6 +11,8 @@ package struct ImageOptions: Sendable {
     /// Whether an image may name another one to fall back on: a guest that writes image headers
     /// must not get at files of its choice by default.
     package var allowsBackingFiles = false
+    /// Only the image itself is looked at: what it does not hold reads as zeros.
+    package var ignoresBackingFiles = false
     /// To be checked and mended: what else refuses a writable opening is let through.
     package var isForRepair = false
     /// The images above this one in a backing chain; nil for one that is no host file.

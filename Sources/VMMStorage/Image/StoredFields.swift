@@ -11,6 +11,11 @@ extension [UInt8] {
         return value
     }
 
+    /// The whole numbers of a table, one after the other.
+    func bigEndianTable() -> [UInt64] {
+        (0..<count / 8).map { bigEndian(UInt64.self, at: $0 * 8) }
+    }
+
     func littleEndian<Value: FixedWidthInteger & UnsignedInteger>(
         _ type: Value.Type, at offset: Int
     ) -> Value {
@@ -42,7 +47,19 @@ extension [UInt8] {
     }
 }
 
+extension [UInt64] {
+    /// The table as the file holds it.
+    func bigEndianBytes() -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count * 8)
+        for (index, value) in enumerated() { bytes.storeBigEndian(value, at: index * 8) }
+        return bytes
+    }
+}
+
 extension UInt64 {
-    /// The next multiple of `unit`; for sizes of files and tables, which are far below 2^64.
-    func rounded(upTo unit: UInt64) -> UInt64 { (self + unit - 1) / unit * unit }
+    /// The next multiple of `unit`, a power of two; the caller knows that it fits.
+    func roundedUp(to unit: UInt64) -> UInt64 { (self + unit - 1) & ~(unit - 1) }
+
+    /// How many units of `unit` bytes cover this many.
+    func dividedUp(by unit: UInt64) -> UInt64 { self / unit + (self % unit == 0 ? 0 : 1) }
 }

@@ -28,7 +28,7 @@ struct CheckCommand: ParsableCommand {
     var file: String
 
     func run() throws {
-        let image = try ImageCommand.open(file, format, isReadOnly: repair == nil)
+        let image = try ImageCommand.open(file, format, to: repair == nil ? .look : .mend)
         guard ![.raw, .vmdk].contains(image.format) else {
             print("'\(file)': the \(image.format.rawValue) format has no structure to check")
             throw ExitCode(63)

@@ -12,7 +12,7 @@ struct ConvertCommand: ParsableCommand {
 
     @Option(
         name: [.customShort("O"), .customLong("output-format")],
-        help: "The new image's format: raw, vhd, vhdx or vmdk.")
+        help: "The new image's format: raw, qcow2, vhd, vhdx or vmdk.")
     var outputFormat: ImageFormat
 
     @Option(name: [.customShort("o"), .customLong("options")], help: "key=value,...")
@@ -31,18 +31,14 @@ struct ConvertCommand: ParsableCommand {
     var target: String
 
     func run() throws {
-        guard !compress else {
-            throw ToolError("the \(outputFormat.rawValue) format cannot be compressed here")
-        }
         let creation = try ImageCreation(outputFormat, options: options)
-        let input = try ImageCommand.open(source, format, isReadOnly: true)
+        if compress { try creation.requireCompressible() }
+        let input = try ImageCommand.open(source, format, to: .read)
         try requireWholeSectors(input)
         let output = try creation.make(target, byteCount: input.byteCount)
         var bar = ProgressBar(total: input.byteCount, isForced: progress)
-        // What a block device held before is still there.
-        let isBlank = !output.files.contains { ($0 as? HostFile)?.isBlockDevice ?? false }
         do throws(ImageCopy.Failure) {
-            try ImageCopy(from: input, to: output, isBlank: isBlank).run { bar.show($0) }
+            try copy(input, output).run { bar.show($0) }
         } catch {
             switch error {
             case .source(let error): throw ToolError(source, error)
@@ -51,6 +47,15 @@ struct ConvertCommand: ParsableCommand {
         }
         bar.end()
         do throws(ImageError) { try output.close() } catch { throw ToolError(target, error) }
+    }
+
+    private func copy(_ input: any DiskImage, _ output: any DiskImage) -> ImageCopy {
+        if compress, let output = output as? QCOW2Image {
+            return ImageCopy(from: input, compressedInto: output)
+        }
+        // What a block device held before is still there.
+        let isUsed = (output.files[0] as? HostFile)?.isBlockDevice ?? false
+        return ImageCopy(from: input, to: output, isBlank: output.format != .raw || !isUsed)
     }
 
     /// A raw image's last part of a sector is no part of its disk, and would be lost unseen.

@@ -11,14 +11,23 @@ struct ImageCommand: ParsableCommand {
             ResizeCommand.self,
         ])
 
+    /// What an image is opened for.
+    enum Purpose {
+        case read, write
+        /// Its structure is read, or mended: its backing files may be missing.
+        case look, mend
+    }
+
     /// Opens the image at `path`; a backing file that it names is the user's own.
     static func open(
-        _ path: String, _ format: ImageFormat?, isReadOnly: Bool
+        _ path: String, _ format: ImageFormat?, to purpose: Purpose
     ) throws(ToolError) -> any DiskImage {
         var options = ImageOptions()
         options.format = format
-        options.isReadOnly = isReadOnly
+        options.isReadOnly = purpose == .read || purpose == .look
         options.allowsBackingFiles = true
+        options.ignoresBackingFiles = purpose == .look || purpose == .mend
+        options.isForRepair = purpose == .mend
         do throws(ImageError) {
             return try ImageOpener.open(path: path, options)
         } catch {
@@ -37,6 +46,9 @@ struct ToolError: Error, CustomStringConvertible {
 }
 
 extension ImageFormat: ExpressibleByArgument {
+    /// As QEMU calls it, in backing files' names too.
+    var qemuName: String { self == .vhd ? "vpc" : rawValue }
+
     /// QEMU's name for VHD is understood too.
     package init?(argument: String) {
         self.init(rawValue: argument == "vpc" ? "vhd" : argument)

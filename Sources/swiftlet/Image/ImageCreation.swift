@@ -1,16 +1,32 @@
-import Foundation
+import FoundationEssentials
 import VMMHost
 import VMMStorage
 
 /// How a new image is made: its format and the options after `-o`.
 struct ImageCreation {
     private static let knownOptions: [ImageFormat: Set<String>] = [
-        .raw: [], .vhd: ["subformat", "block_size"], .vhdx: ["subformat", "block_size"],
+        .raw: [],
+        .qcow2: [
+            "cluster_size", "compat", "compression_type", "lazy_refcounts", "preallocation",
+            "refcount_bits",
+        ],
+        .vhd: ["subformat", "block_size"], .vhdx: ["subformat", "block_size"],
         .vmdk: ["subformat"],
     ]
 
+    /// Backing files are the user's own.
+    private static let backed: ImageOptions = {
+        var options = ImageOptions()
+        options.allowsBackingFiles = true
+        return options
+    }()
+
     private let format: ImageFormat
     private let options: [String: String]
+
+    typealias Backing = (name: String, format: ImageFormat)
+    /// What a qcow2 image falls back on.
+    var backing: Backing?
 
     /// `options`: `key=value`, with commas between them.
     init(_ format: ImageFormat, options text: [String]) throws(ToolError) {
@@ -34,13 +50,21 @@ struct ImageCreation {
 
     /// Makes the image at `path` and opens it; what was there is lost, unless somebody else has it
     /// open or the image cannot be made as it is asked for. A block device keeps its size and its
-    /// bytes, and can hold a raw image only.
-    func make(_ path: String, byteCount: UInt64) throws(ToolError) -> any DiskImage {
+    /// bytes, and can hold raw and qcow2 images only. `byteCount`: nil for the backing file's.
+    func make(_ path: String, byteCount: UInt64?) throws(ToolError) -> any DiskImage {
         let isNew = !FileManager.default.fileExists(atPath: path)
         do throws(ImageError) {
             let file = try Self.file(path)
-            guard !file.isBlockDevice || format == .raw else {
-                throw .invalid("a block device holds raw images only")
+            guard !file.isBlockDevice || format == .raw || format == .qcow2 else {
+                throw .invalid("a block device holds raw and qcow2 images only")
+            }
+            let inherited = try backing.map { backing throws(ImageError) in
+                try QCOW2Image.openBacking(
+                    (backing.name, backing.format.qemuName), of: file, Self.backed
+                ).byteCount
+            }
+            guard let byteCount = byteCount ?? inherited else {
+                throw .invalid("needs a size")
             }
             return try make(byteCount, on: file)
         } catch {
@@ -51,7 +75,9 @@ struct ImageCreation {
 
     private func make(_ byteCount: UInt64, on file: HostFile) throws(ImageError) -> any DiskImage {
         switch format {
-        case .qcow2: throw .unsupported("the qcow2 format")
+        case .qcow2:
+            try QCOW2Image.create(on: file, qcow2Options(byteCount))
+            return try QCOW2Image(file, Self.backed)
         case .raw:
             guard byteCount > 0, byteCount % 512 == 0 else {
                 throw .invalid("a disk is whole sectors of 512 bytes, at least one")
@@ -66,22 +92,26 @@ struct ImageCreation {
             }
             return try RawImage(file)
         case .vhd:
-            if try isChosen("fixed", insteadOf: "dynamic") {
+            if try value(of: "subformat", ["dynamic": false, "fixed": true]) ?? false {
                 try VHDImage.createFixed(on: file, byteCount: byteCount)
             } else {
                 try VHDImage.createDynamic(
-                    on: file, byteCount: byteCount, blockByteCount: try blockSize ?? 2 << 20)
+                    on: file, byteCount: byteCount,
+                    blockByteCount: try size("block_size") ?? 2 << 20)
             }
             return try VHDImage.open(file)
         case .vhdx:
             try VHDXImage.create(
-                on: file, byteCount: byteCount, blockByteCount: try blockSize ?? 32 << 20,
-                isFixed: try isChosen("fixed", insteadOf: "dynamic"))
+                on: file, byteCount: byteCount,
+                blockByteCount: try size("block_size") ?? 32 << 20,
+                isFixed: try value(of: "subformat", ["dynamic": false, "fixed": true]) ?? false)
             return try VHDXImage(file)
         case .vmdk:
             try VMDKImage.create(
                 on: file, byteCount: byteCount,
-                isSplit: try isChosen("twoGbMaxExtentFlat", insteadOf: "monolithicFlat"),
+                isSplit: try value(
+                    of: "subformat", ["monolithicFlat": false, "twoGbMaxExtentFlat": true])
+                    ?? false,
                 createExtent: Self.file)
             return try VMDKImage(file) { path, isReadOnly throws(ImageError) in
                 try HostFile(path: path, isReadOnly: isReadOnly)
@@ -89,24 +119,50 @@ struct ImageCreation {
         }
     }
 
-    private func isChosen(
-        _ choice: String, insteadOf other: String
-    ) throws(ImageError) -> Bool {
-        let value = options["subformat"] ?? other
-        guard [choice, other].contains(value) else {
-            throw .invalid("subformat is '\(value)' but can be \(other) or \(choice)")
+    /// Compressed data goes into clusters that have no room yet.
+    func requireCompressible() throws(ToolError) {
+        guard format == .qcow2 else {
+            throw ToolError("the \(format.rawValue) format cannot be compressed here")
         }
-        return value == choice
+        guard ["off", nil].contains(options["preallocation"]) else {
+            throw ToolError("-c and -o preallocation= exclude each other")
+        }
     }
 
-    private var blockSize: UInt64? {
-        get throws(ImageError) {
-            guard let text = options["block_size"] else { return nil }
-            guard let size = ByteSize(argument: text) else {
-                throw .invalid("block_size is '\(text)', which is no size")
-            }
-            return size.byteCount
+    private func qcow2Options(_ byteCount: UInt64) throws(ImageError) -> QCOW2CreateOptions {
+        var result = QCOW2CreateOptions(byteCount: byteCount)
+        result.backing = backing.map { ($0.name, $0.format.qemuName) }
+        result.clusterSize = try size("cluster_size") ?? result.clusterSize
+        result.version =
+            try value(of: "compat", ["0.10": 2, "1.1": 3, "v2": 2, "v3": 3]) ?? result.version
+        result.compression =
+            try value(of: "compression_type", ["zlib": .zlib, "zstd": .zstd]) ?? result.compression
+        result.refcountBits =
+            try size("refcount_bits").map(Int.init(clamping:)) ?? result.refcountBits
+        result.lazyRefcounts = try value(of: "lazy_refcounts", ["on": true, "off": false]) ?? false
+        result.preallocation =
+            try value(of: "preallocation", ["off": .none, "metadata": .metadata]) ?? .none
+        return result
+    }
+
+    /// The option's value, which is one of the names of `choices`; nil when it is not given.
+    private func value<Value>(
+        of option: String, _ choices: [String: Value]
+    ) throws(ImageError) -> Value? {
+        guard let text = options[option] else { return nil }
+        guard let value = choices[text] else {
+            let names = choices.keys.sorted().joined(separator: " or ")
+            throw .invalid("\(option) is '\(text)' but can be \(names)")
         }
+        return value
+    }
+
+    private func size(_ option: String) throws(ImageError) -> UInt64? {
+        guard let text = options[option] else { return nil }
+        guard let size = ByteSize(argument: text) else {
+            throw .invalid("\(option) is '\(text)', which is no size")
+        }
+        return size.byteCount
     }
 
     /// The file, locked; made if it is not there.

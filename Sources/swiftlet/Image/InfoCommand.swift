@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import VMMHost
 import VMMStorage
 
@@ -18,7 +18,7 @@ struct InfoCommand: ParsableCommand {
     var file: String
 
     func run() throws {
-        let image = try ImageCommand.open(file, format, isReadOnly: true)
+        let image = try ImageCommand.open(file, format, to: .look)
         let report = try Report(image, path: file)
         print(json ? try JSONText.make(report) : report.text)
     }
@@ -31,7 +31,10 @@ struct InfoCommand: ParsableCommand {
         let clusterSize: UInt64?
         let backingFilename: String?
         let backingFormat: String?
+        let fullBackingFilename: String?
         let dirtyFlag: Bool
+        let snapshotCount: UInt32?
+        let formatSpecific: FormatSpecific?
 
         enum CodingKeys: String, CodingKey {
             case filename, format
@@ -40,7 +43,10 @@ struct InfoCommand: ParsableCommand {
             case clusterSize = "cluster-size"
             case backingFilename = "backing-filename"
             case backingFormat = "backing-filename-format"
+            case fullBackingFilename = "full-backing-filename"
             case dirtyFlag = "dirty-flag"
+            case snapshotCount = "snapshot-count"
+            case formatSpecific = "format-specific"
         }
 
         init(_ image: any DiskImage, path: String) throws {
@@ -51,7 +57,10 @@ struct InfoCommand: ParsableCommand {
             clusterSize = summary.unitByteCount
             backingFilename = summary.backing?.name
             backingFormat = summary.backing?.format
+            fullBackingFilename = summary.qcow2?.backingPath
             dirtyFlag = summary.isDirty
+            snapshotCount = summary.qcow2?.snapshotCount
+            formatSpecific = summary.qcow2.map { FormatSpecific(data: QCOW2Details($0)) }
             actualSize = try Self.allocatedByteCount(image, path)
         }
 
@@ -75,8 +84,48 @@ struct InfoCommand: ParsableCommand {
             if let clusterSize { lines.append("cluster size: \(clusterSize)") }
             if let backingFilename { lines.append("backing file: \(backingFilename)") }
             if let backingFormat { lines.append("backing file format: \(backingFormat)") }
+            if let details = formatSpecific?.data { lines += details.lines }
+            if let snapshotCount, snapshotCount > 0 { lines.append("snapshots: \(snapshotCount)") }
             if dirtyFlag { lines.append("was not closed: check it") }
             return lines.joined(separator: "\n")
+        }
+    }
+
+    private struct FormatSpecific: Encodable {
+        var type = "qcow2"
+        let data: QCOW2Details
+    }
+
+    private struct QCOW2Details: Encodable {
+        let compat: String
+        let compressionType: String
+        let refcountBits: Int
+        let lazyRefcounts: Bool
+        let corrupt: Bool
+
+        enum CodingKeys: String, CodingKey {
+            case compat, corrupt
+            case compressionType = "compression-type"
+            case refcountBits = "refcount-bits"
+            case lazyRefcounts = "lazy-refcounts"
+        }
+
+        init(_ summary: QCOW2Summary) {
+            compat = summary.version == 2 ? "0.10" : "1.1"
+            compressionType = "\(summary.compression)"
+            refcountBits = summary.refcountBits
+            lazyRefcounts = summary.hasLazyRefcounts
+            corrupt = summary.isCorrupt
+        }
+
+        var lines: [String] {
+            var lines = [
+                "compat: \(compat)", "compression type: \(compressionType)",
+                "refcount bits: \(refcountBits)",
+            ]
+            if lazyRefcounts { lines.append("refcounts are kept lazily") }
+            if corrupt { lines.append("is marked as damaged: check it") }
+            return lines
         }
     }
 }

@@ -19,7 +19,7 @@ struct ResizeCommand: ParsableCommand {
     var size: String
 
     func run() throws {
-        let image = try ImageCommand.open(file, format, isReadOnly: false)
+        let image = try ImageCommand.open(file, format, to: .write)
         let isAdded = size.hasPrefix("+")
         guard let given = ByteSize(argument: isAdded ? String(size.dropFirst()) : size) else {
             throw ToolError("'\(size)' is no size")
@@ -29,7 +29,8 @@ struct ResizeCommand: ParsableCommand {
         guard !overflows, target <= UInt64(Int64.max) else {
             throw ToolError("'\(size)' is more than any disk has")
         }
-        guard target >= image.byteCount || shrink else {
+        // The other formats say themselves that they cannot.
+        guard target >= image.byteCount || shrink || image.format != .raw else {
             throw ToolError("'\(file)': a smaller size loses data; say --shrink to mean it")
         }
         do throws(ImageError) {

@@ -82,13 +82,13 @@ private final class ShuffledDisk {
     private let vector: GuestVector
     private let directory: TemporaryDirectory
     private var model = [UInt8](repeating: 0, count: byteCount)
-    private var random: SeededNumbers
+    private var random: SeededGenerator
 
     init(_ engine: DiskEngineKind, isDirect: Bool, seed: UInt64) throws {
         directory = try TemporaryDirectory()
         let path = directory.file("image")
         try Data(count: Self.byteCount).write(to: URL(filePath: path))
-        random = SeededNumbers(seed)
+        random = SeededGenerator(seed: seed)
         var order = Array(0..<Self.units)
         for index in order.indices.reversed() {
             order.swapAt(index, Int(random.next() % UInt64(index + 1)))
@@ -266,19 +266,4 @@ private final class ShuffledImage: DiskImage {
     }
     func check(_ repair: ImageRepair) throws(ImageError) -> ImageCheck { ImageCheck() }
     func close() throws(ImageError) {}
-}
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct SeededNumbers {
-    private var state: UInt64
-
-    init(_ seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = state
-        value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-        return value ^ value >> 31
-    }
 }

@@ -54,6 +54,7 @@ struct QCOW2CheckTests {
     private func repair(_ repair: ImageRepair) throws -> ImageCheck {
         var options = ImageOptions()
         options.isForRepair = true
+        options.lock = .none
         let image = try ImageOpener.open(path: path, options)
         let result = try image.check(repair)
         try image.close()

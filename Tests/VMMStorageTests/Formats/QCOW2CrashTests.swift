@@ -54,9 +54,8 @@ struct QCOW2CrashTests {
         for seed in 0..<40 as Range<UInt64> {
             let stable = MemoryFile(bytes)
             let volatile = try VolatileFile(stable)
-            var rule = FaultRule([.write, .resize, .synchronize], .fail(code: EIO))
-            rule.skip = Int(seed) / 2
-            _ = try? QCOW2Image(FaultyFile(volatile, rules: [rule], seed: seed), ImageOptions())
+            let file = FaultyFile(volatile, rules: [.deadAfter(Int(seed) / 2)], seed: seed)
+            _ = try? QCOW2Image(file, ImageOptions())
             try volatile.cut(seed: seed)
 
             let image = try QCOW2Image(MemoryFile(stable.bytes), ImageOptions())
@@ -145,10 +144,8 @@ final class CrashScene {
 
     /// Random requests until `changes` requests to the file were done; the next `failures` fail.
     func run(changes: Int, failures: Int = .max, operations: Int = 45) throws {
-        var rule = FaultRule(
-            [.write, .writeZeros, .discard, .resize, .synchronize],
-            Bool.random(using: &random) ? .fail(code: EIO) : .tear(code: EIO))
-        rule.skip = changes
+        var rule = FaultRule.deadAfter(
+            changes, Bool.random(using: &random) ? .fail(code: EIO) : .tear(code: EIO))
         rule.limit = failures
         let faulty = FaultyFile(volatile, rules: [rule], seed: seed)
         image = try? QCOW2Image(faulty, ImageOptions())

@@ -126,7 +126,6 @@ final class QCOW2Scene {
         if kind.hasSnapshot {
             try perform(15)
             try image.close()
-            // The lock goes with the object.
             image = nil
             try QEMU.make("qemu-img", ["snapshot", "-c", "before", path])
             snapshot = model
@@ -151,7 +150,7 @@ final class QCOW2Scene {
         options.refcountBits = kind.refcountBits
         options.backing = backing.map { ($0.name, $0.format) }
         try Data().write(to: URL(filePath: path))
-        try QCOW2Image.create(on: try HostFile(path: path, isReadOnly: false), options)
+        try QCOW2Image.create(on: try HostFile(path: path, isReadOnly: false, lock: .none), options)
     }
 
     private static func makeBacking(
@@ -187,6 +186,7 @@ final class QCOW2Scene {
         options.allowsBackingFiles = true
         options.isReadOnly = isReadOnly
         options.format = .qcow2
+        options.lock = .none
         return try ImageOpener.open(path: path, options)
     }
 
@@ -285,7 +285,6 @@ final class QCOW2Scene {
         model += [UInt8](repeating: 0, count: count)
     }
 
-    /// The lock goes with the object.
     func close() throws {
         try image.close()
         image = nil

@@ -14,9 +14,12 @@ struct RawImageTests {
         try Data(repeating: 7, count: 4096 + 100).write(to: URL(filePath: path))
     }
 
-    private func open(isReadOnly: Bool = false) throws -> any DiskImage {
+    private func open(
+        isReadOnly: Bool = false, lock: HostFile.Lock = .none
+    ) throws -> any DiskImage {
         var options = ImageOptions()
         options.isReadOnly = isReadOnly
+        options.lock = lock
         return try ImageOpener.open(path: path, options)
     }
 
@@ -73,8 +76,8 @@ struct RawImageTests {
 
     @Test("a second writer is refused, a second reader is not")
     func locks() throws {
-        let writer = try open()
-        #expect(throws: ImageError.self) { _ = try open(isReadOnly: true) }
+        let writer = try open(lock: .whole)
+        #expect(throws: ImageError.self) { _ = try open(isReadOnly: true, lock: .whole) }
         withExtendedLifetime(writer) {}
     }
 

@@ -16,13 +16,14 @@ struct VHDImageTests {
         var options = ImageOptions()
         options.format = .vhd
         options.isReadOnly = isReadOnly
+        options.lock = .none
         return try ImageOpener.open(path: path, options)
     }
 
     /// The sentence with which an image is refused.
     private func refusal(_ contents: [UInt8]) -> String {
         do throws(ImageError) {
-            _ = try VHDImage.open(ScratchFile(contents))
+            _ = try VHDImage.open(MemoryFile(contents))
             return ""
         } catch {
             return error.description
@@ -31,8 +32,8 @@ struct VHDImageTests {
 
     private static let small: UInt64 = 3 * 65536 + 512
 
-    private func create(_ byteCount: UInt64, block: UInt64? = 65536) throws -> ScratchFile {
-        let file = ScratchFile()
+    private func create(_ byteCount: UInt64, block: UInt64? = 65536) throws -> MemoryFile {
+        let file = MemoryFile()
         if let block {
             try VHDImage.createDynamic(on: file, byteCount: byteCount, blockByteCount: block)
         } else {
@@ -47,7 +48,7 @@ struct VHDImageTests {
         "what QEMU makes is written and read as QEMU reads it",
         arguments: ["fixed", "dynamic", "fixed,force_size=on", "dynamic,force_size=on"])
     func differential(subformat: String) throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vpc", "-o", "subformat=" + subformat, path, "9M")
         let byteCount = Int(try open(isReadOnly: true).byteCount)
         var workload = ImageWorkload(seed: 1, model: [UInt8](repeating: 0, count: byteCount))
@@ -59,13 +60,13 @@ struct VHDImageTests {
             try image.close()
         }
 
-        try QEMUTool.expect(path, format: "vpc", holds: workload.model)
+        try QEMU.expect(path, format: "vpc", holds: workload.model)
     }
 
     @Test("what QEMU writes is read, and told from what it did not write")
     func readsQEMU() throws {
-        try QEMUTool.run("qemu-img", "create", "-q", "-f", "vpc", path, "20M")
-        try QEMUTool.run(
+        try QEMU.run("qemu-img", "create", "-q", "-f", "vpc", path, "20M")
+        try QEMU.run(
             "qemu-io", "-f", "vpc", "-c", "write -P 0x41 3M 4097", "-c", "write -P 7 9M 1k", path)
 
         let image = try open(isReadOnly: true)
@@ -85,11 +86,11 @@ struct VHDImageTests {
         let image = try VHDImage.open(file)
         try image.write([9, 8, 7].span, at: 100)
         try image.close()
-        try Data(file.contents).write(to: URL(filePath: path))
+        try Data(file.bytes).write(to: URL(filePath: path))
 
         var model = [UInt8](repeating: 0, count: Int(byteCount))
         model.replaceSubrange(100..<103, with: [9, 8, 7])
-        try QEMUTool.expect(path, format: "vpc", holds: model)
+        try QEMU.expect(path, format: "vpc", holds: model)
     }
 
     // MARK: blocks
@@ -102,10 +103,10 @@ struct VHDImageTests {
         try image.close()
         // In front of the bytes, which are at the first page behind footer, header and table; the
         // second byte's highest bit is sector 8's.
-        var torn = file.contents
+        var torn = file.bytes
         torn[4096 - 512 + 1] = 0x7f
 
-        let reopened = try VHDImage.open(ScratchFile(torn))
+        let reopened = try VHDImage.open(MemoryFile(torn))
 
         #expect(try bytes(of: reopened, 65536 + 4095..<65536 + 4098) == [5, 0, 0])
         #expect(reopened.extents.extent(at: 65536, limit: 1).place == .unknown)
@@ -134,30 +135,33 @@ struct VHDImageTests {
 
     // MARK: cuts
 
-    @Test("a killed writer or a power cut costs nothing that was flushed", arguments: 0..<60)
-    func cuts(seed: UInt64) throws {
-        let file = try create(40 * 4096, block: 4096)
+    @Test(
+        "a killed writer or a power cut costs nothing that was flushed", arguments: 0..<30,
+        [true, false])
+    func cuts(seed: UInt64, isKilled: Bool) throws {
+        let stable = try create(40 * 4096, block: 4096)
+        let volatile = try VolatileFile(stable)
+        let file = FaultyFile(volatile, rules: [], seed: seed)
         let image = try VHDImage.open(file)
         var workload = ImageWorkload(seed: seed, model: [UInt8](repeating: 0, count: 40 * 4096))
-        file.changesLeft = Int.random(in: 0..<150, using: &workload.generator)
+        file.rules = [.deadAfter(Int.random(in: 0..<150, using: &workload.generator))]
 
         #expect(throws: ImageError.self) { try workload.run(.max, longest: 9000, on: image) }
+        try volatile.cut(seed: seed, keepsAll: isKilled)
 
-        for left in [file.contents, file.afterCut(&workload.generator)] {
-            let reopened = try VHDImage.open(ScratchFile(left))
-            #expect(try reopened.check(.nothing).corruptions == 0)
-            #expect(workload.isKept(try contents(of: reopened)))
-            try reopened.write([1].span, at: 0)
-            try reopened.close()
-        }
+        let reopened = try VHDImage.open(MemoryFile(stable.bytes))
+        #expect(try reopened.check(.nothing).corruptions == 0)
+        #expect(workload.isKept(try contents(of: reopened)))
+        try reopened.write([1].span, at: 0)
+        try reopened.close()
     }
 
     // MARK: bad images
 
     @Test("what is no sound VHD is refused in a sentence that says why")
     func refuses() throws {
-        let dynamic = try create(Self.small).contents
-        var differencing = try create(Self.small, block: nil).contents
+        let dynamic = try create(Self.small).bytes
+        var differencing = try create(Self.small, block: nil).bytes
         Self.set(&differencing, at: differencing.count - 512 + 60, [0, 0, 0, 4])
         Self.seal(&differencing)
 
@@ -169,27 +173,27 @@ struct VHDImageTests {
             refusal(differencing)
                 == "uses a parent image (a differencing VHD), which Swiftlet does not support")
         #expect(
-            refusal(Array(try create(Self.small, block: nil).contents.suffix(2048)))
+            refusal(Array(try create(Self.small, block: nil).bytes.suffix(2048)))
                 == "is damaged: it is shorter than the disk of 197120 bytes in its footer")
         #expect(
             refusal(Array(dynamic.prefix(512)))
                 == "is damaged: its dynamic header is missing or broken")
         #expect(
             throws: ImageError.self,
-            performing: { try VHDImage.createFixed(on: ScratchFile(), byteCount: 1 << 50) })
+            performing: { try VHDImage.createFixed(on: MemoryFile(), byteCount: 1 << 50) })
     }
 
     @Test("a dynamic image without its last footer is whole")
     func lostFooter() throws {
         let file = try create(Self.small)
-        let cut = ScratchFile(Array(file.contents.dropLast(512)))
+        let cut = MemoryFile(Array(file.bytes.dropLast(512)))
 
         let image = try VHDImage.open(cut)
         try image.write([4].span, at: 7)
         try image.close()
 
         #expect(try bytes(of: try VHDImage.open(cut), 7..<8) == [4])
-        #expect(cut.contents.suffix(512) == file.contents.suffix(512))
+        #expect(cut.bytes.suffix(512) == file.bytes.suffix(512))
     }
 
     @Test("blocks that overlap or lie where none can be are found, and never followed")
@@ -198,11 +202,11 @@ struct VHDImageTests {
         let image = try VHDImage.open(file)
         try image.write([UInt8](repeating: 5, count: Int(Self.small)).span, at: 0)
         try image.close()
-        var broken = file.contents
+        var broken = file.bytes
         Self.set(&broken, at: 1536, Array(broken[1540..<1544]))
         Self.set(&broken, at: 1548, [0, 0, 0, 1])
 
-        let result = try VHDImage.open(ScratchFile(broken)).check(.everything)
+        let result = try VHDImage.open(MemoryFile(broken)).check(.everything)
 
         #expect(result.corruptions == 2 && result.totalUnits == 4)
         #expect(
@@ -210,7 +214,7 @@ struct VHDImageTests {
                 "block 3 lies at 512, where no block can be", "blocks 0 and 1 overlap",
             ])
         #expect(throws: ImageError.self) {
-            try VHDImage.open(ScratchFile(broken)).write([1].span, at: 3 * 65536)
+            try VHDImage.open(MemoryFile(broken)).write([1].span, at: 3 * 65536)
         }
     }
 
@@ -240,9 +244,9 @@ struct VHDImageTests {
         let image = try VHDImage.open(file)
         try image.write([1].span, at: 70000)
         try image.close()
-        let end = file.contents.count
+        let end = file.bytes.count
         let attack = ImageAttack(
-            image: file.contents, structures: [0..<512, 512..<2048, 3584..<4096, end - 512..<end],
+            image: file.bytes, structures: [0..<512, 512..<2048, 3584..<4096, end - 512..<end],
             seal: Self.seal, open: VHDImage.open)
 
         #expect(attack.run(600, seed: seed) > 60)

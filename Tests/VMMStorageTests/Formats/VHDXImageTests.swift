@@ -16,11 +16,12 @@ struct VHDXImageTests {
         var options = ImageOptions()
         options.format = .vhdx
         options.isReadOnly = isReadOnly
+        options.lock = .none
         return try ImageOpener.open(path: path, options)
     }
 
     private func refusal(_ contents: [UInt8], isReadOnly: Bool = false) -> String {
-        let file = ScratchFile(contents)
+        let file = MemoryFile(contents)
         file.isReadOnly = isReadOnly
         do throws(ImageError) {
             _ = try VHDXImage(file)
@@ -36,8 +37,8 @@ struct VHDXImageTests {
     private static let metadata = 2 << 20
     private static let table = 3 << 20
 
-    private func create(isFixed: Bool = false) throws -> ScratchFile {
-        let file = ScratchFile()
+    private func create(isFixed: Bool = false) throws -> MemoryFile {
+        let file = MemoryFile()
         try VHDXImage.create(
             on: file, byteCount: UInt64(Self.small), blockByteCount: UInt64(Self.block),
             isFixed: isFixed)
@@ -53,7 +54,7 @@ struct VHDXImageTests {
             "subformat=dynamic,block_size=2M,block_state_zero=off",
         ])
     func differential(options: String) throws {
-        try QEMUTool.run("qemu-img", "create", "-q", "-f", "vhdx", "-o", options, path, "9M")
+        try QEMU.run("qemu-img", "create", "-q", "-f", "vhdx", "-o", options, path, "9M")
         var workload = ImageWorkload(seed: 2, model: [UInt8](repeating: 0, count: 9 << 20))
 
         for _ in 0..<4 {
@@ -64,15 +65,15 @@ struct VHDXImageTests {
             try image.close()
         }
 
-        #expect(try QEMUTool.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
-        try QEMUTool.expect(path, format: "vhdx", holds: workload.model)
+        #expect(try QEMU.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
+        try QEMU.expect(path, format: "vhdx", holds: workload.model)
     }
 
     @Test("what QEMU writes is read, and told from what it did not write")
     func readsQEMU() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", path, "20M")
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-io", "-f", "vhdx", "-c", "write -P 0x41 3M 4097", "-c", "write -P 7 9M 1k", path)
 
         let image = try open(isReadOnly: true)
@@ -90,17 +91,17 @@ struct VHDXImageTests {
         let image = try VHDXImage(file)
         try image.write([9, 8, 7].span, at: UInt64(Self.block - 1))
         try image.close()
-        try Data(file.contents).write(to: URL(filePath: path))
+        try Data(file.bytes).write(to: URL(filePath: path))
 
-        let written = try QEMUTool.run(
+        let written = try QEMU.run(
             "qemu-io", "-f", "vhdx", "-c", "write -P 3 4M 512", path)
 
         var model = [UInt8](repeating: 0, count: Self.small)
         model.replaceSubrange(Self.block - 1..<Self.block + 2, with: [9, 8, 7])
         model.replaceSubrange(4 << 20..<4 << 20 + 512, with: repeatElement(3, count: 512))
         #expect(written.status == 0, "\(written.output)")
-        #expect(try QEMUTool.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
-        try QEMUTool.expect(path, format: "vhdx", holds: model)
+        #expect(try QEMU.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
+        try QEMU.expect(path, format: "vhdx", holds: model)
         #expect(try contents(of: try open()) == model)
     }
 
@@ -129,9 +130,9 @@ struct VHDXImageTests {
         "the states of blocks without room read as zeros, and get room when written",
         arguments: [1, 2, 3] as [UInt8])
     func states(state: UInt8) throws {
-        var contents = try create().contents
+        var contents = try create().bytes
         contents[Self.table + 8] = state
-        let image = try VHDXImage(ScratchFile(contents))
+        let image = try VHDXImage(MemoryFile(contents))
 
         #expect(try bytes(of: image, Self.block..<Self.block + 2) == [0, 0])
         try image.write([5].span, at: UInt64(Self.block))
@@ -140,7 +141,7 @@ struct VHDXImageTests {
 
     @Test("a disk of 64 TiB costs no memory to speak of, and its blocks are found again")
     func huge() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", path, "64T")
         let end: UInt64 = 64 << 40
         // A block in each of more pages of the table than are kept, and than are left unwritten.
@@ -166,7 +167,7 @@ struct VHDXImageTests {
 
     @Test("more flushes than the log has room for, then a kill: QEMU and Swiftlet replay the same")
     func wraps() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", path, "140M")
         var model = [UInt8](repeating: 0, count: 140 << 20)
         // Never closed; an entry has two of the log's 256 sectors.
@@ -180,60 +181,65 @@ struct VHDXImageTests {
         let copy = directory.file("copy.vhdx")
         try FileManager.default.copyItem(atPath: path, toPath: copy)
 
-        let check = try QEMUTool.run("qemu-img", "check", "-f", "vhdx", "-r", "all", copy)
+        let check = try QEMU.run("qemu-img", "check", "-f", "vhdx", "-r", "all", copy)
 
         #expect(check.status == 0, "\(check.output)")
-        try QEMUTool.expect(copy, format: "vhdx", holds: model)
+        try QEMU.expect(copy, format: "vhdx", holds: model)
         #expect(try contents(of: try open()) == model)
     }
 
     // MARK: cuts
 
-    @Test("a killed writer or a power cut costs nothing that was flushed", arguments: 0..<20)
-    func cuts(seed: UInt64) throws {
-        let file = try create()
+    @Test(
+        "a killed writer or a power cut costs nothing that was flushed", arguments: 0..<10,
+        [true, false])
+    func cuts(seed: UInt64, isKilled: Bool) throws {
+        let stable = try create()
+        let volatile = try VolatileFile(stable)
+        let file = FaultyFile(volatile, rules: [], seed: seed)
         let image = try VHDXImage(file)
-        var workload = ImageWorkload(
-            seed: seed, model: [UInt8](repeating: 0, count: Self.small))
-        file.changesLeft = Int.random(in: 0..<60, using: &workload.generator)
+        var workload = ImageWorkload(seed: seed, model: [UInt8](repeating: 0, count: Self.small))
+        file.rules = [.deadAfter(Int.random(in: 0..<60, using: &workload.generator))]
 
         #expect(throws: ImageError.self) { try workload.run(.max, longest: 9000, on: image) }
+        try volatile.cut(seed: seed, keepsAll: isKilled)
 
-        for left in [file.contents, file.afterCut(&workload.generator)] {
-            let reopened = try VHDXImage(ScratchFile(left))
-            #expect(try reopened.check(.nothing).corruptions == 0)
-            #expect(workload.isKept(try contents(of: reopened)))
-            try reopened.write([1].span, at: 0)
-            try reopened.close()
-        }
+        let reopened = try VHDXImage(MemoryFile(stable.bytes))
+        #expect(try reopened.check(.nothing).corruptions == 0)
+        #expect(workload.isKept(try contents(of: reopened)))
+        try reopened.write([1].span, at: 0)
+        try reopened.close()
     }
 
     /// An image whose second flush was cut after `changes` changes, both blocks written before.
     private func cut(after changes: Int) throws -> [UInt8] {
-        let file = try create()
+        let memory = try create()
+        let file = FaultyFile(memory, rules: [], seed: 0)
         let image = try VHDXImage(file)
         try image.write([1].span, at: 0)
         try image.flush()
         try image.write([2].span, at: UInt64(Self.block))
-        file.changesLeft = changes
+        var rule = FaultRule.deadAfter(changes)
+        rule.operations.remove(.synchronize)
+        file.rules = [rule]
         _ = try? image.flush()
-        return file.contents
+        return memory.bytes
     }
 
     @Test("a log left behind is replayed as QEMU replays it", arguments: 0..<3)
     func replays(changes: Int) throws {
         let left = try cut(after: changes)
         try Data(left).write(to: URL(filePath: path))
-        let image = try VHDXImage(ScratchFile(left))
+        let image = try VHDXImage(MemoryFile(left))
         let disk = try contents(of: image)
 
         #expect(disk[0] == 1 && disk[Self.block] == (changes > 0 ? 2 : 0))
         #expect(
             refusal(left, isReadOnly: true)
                 == "has changes in its log; open it for writing once to apply them")
-        let check = try QEMUTool.run("qemu-img", "check", "-f", "vhdx", "-r", "all", path)
+        let check = try QEMU.run("qemu-img", "check", "-f", "vhdx", "-r", "all", path)
         #expect(check.status == 0, "\(check.output)")
-        try QEMUTool.expect(path, format: "vhdx", holds: disk)
+        try QEMU.expect(path, format: "vhdx", holds: disk)
     }
 
     @Test("an entry that is torn is not applied, the one before it is")
@@ -242,7 +248,7 @@ struct VHDXImageTests {
         // The second entry, of two sectors behind the first one's two.
         left[1 << 20 + 3 * 4096 + 100] ^= 1
 
-        let image = try VHDXImage(ScratchFile(left))
+        let image = try VHDXImage(MemoryFile(left))
 
         #expect(try bytes(of: image, 0..<1) == [1])
         #expect(try bytes(of: image, Self.block..<Self.block + 1) == [0])
@@ -251,7 +257,7 @@ struct VHDXImageTests {
     // MARK: bad images
 
     private func sealed(_ change: (inout [UInt8]) -> Void) throws -> [UInt8] {
-        var contents = try create().contents
+        var contents = try create().bytes
         change(&contents)
         Self.seal(&contents)
         return contents
@@ -279,13 +285,13 @@ struct VHDXImageTests {
             refusal(try sealed { $0[Self.metadata + 64 << 10 + 4] = 2 })
                 == "uses a parent image (a differencing VHDX), which Swiftlet does not support")
         #expect(
-            refusal(Array(try create().contents.prefix(3 << 20)))
+            refusal(Array(try create().bytes.prefix(3 << 20)))
                 == "is damaged: its block table is too short or lies beyond the file's end")
     }
 
     @Test("one valid header and one valid region table are enough")
     func copies() throws {
-        var contents = try create().contents
+        var contents = try create().bytes
         contents[64 << 10 + 8] ^= 1
         contents[192 << 10 + 40] ^= 1
         #expect(refusal(contents) == "")
@@ -295,14 +301,14 @@ struct VHDXImageTests {
 
     @Test("blocks that overlap or lie where none can be are found, and never followed")
     func checks() throws {
-        var broken = try create(isFixed: true).contents
+        var broken = try create(isFixed: true).bytes
         let entry = Array(broken[Self.table..<Self.table + 8])
         broken.replaceSubrange(Self.table + 8..<Self.table + 16, with: entry)
         broken.replaceSubrange(Self.table + 16..<Self.table + 24, with: [6, 0, 16, 0, 0, 0, 0, 0])
         broken[Self.table + 24] = 7
         broken[Self.table + 32] = 4
 
-        let image = try VHDXImage(ScratchFile(broken))
+        let image = try VHDXImage(MemoryFile(broken))
         let result = try image.check(.everything)
 
         #expect(result.corruptions == 4 && result.totalUnits == 6)
@@ -346,7 +352,7 @@ struct VHDXImageTests {
     @Test("no change of an image's structures makes it trap, hang or grow", arguments: 0..<2)
     func hostile(seed: UInt64) throws {
         // The second has a log to be replayed.
-        let contents = seed == 0 ? try create().contents : try cut(after: 2)
+        let contents = seed == 0 ? try create().bytes : try cut(after: 2)
         let structures = [
             64 << 10..<64 << 10 + 80, 128 << 10..<128 << 10 + 80, 192 << 10..<192 << 10 + 80,
             Self.metadata..<Self.metadata + 192,

@@ -13,9 +13,12 @@ struct VMDKImageTests {
         path = directory.file("disk.vmdk")
     }
 
-    private func open(isReadOnly: Bool = false) throws -> any DiskImage {
+    private func open(
+        isReadOnly: Bool = false, lock: HostFile.Lock = .none
+    ) throws -> any DiskImage {
         var options = ImageOptions()
         options.isReadOnly = isReadOnly
+        options.lock = lock
         return try ImageOpener.open(path: path, options)
     }
 
@@ -26,8 +29,8 @@ struct VMDKImageTests {
 
     /// A descriptor in memory whose extents are all one file of 4 KiB.
     private static func open(_ text: String) throws(ImageError) -> VMDKImage {
-        try VMDKImage(ScratchFile(Array(text.utf8))) { path, isReadOnly in
-            let file = ScratchFile(Array(repeating: 7, count: 4096), path: path)
+        try VMDKImage(MemoryFile(Array(text.utf8), path: "disk.vmdk")) { path, isReadOnly in
+            let file = MemoryFile(Array(repeating: 7, count: 4096), path: path)
             file.isReadOnly = isReadOnly
             return file
         }
@@ -46,7 +49,7 @@ struct VMDKImageTests {
         "what QEMU makes is written and read as QEMU reads it",
         arguments: ["monolithicFlat", "twoGbMaxExtentFlat"])
     func differential(subformat: String) throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=" + subformat, path, "5M")
         var workload = ImageWorkload(seed: 1, model: [UInt8](repeating: 0, count: 5 << 20))
 
@@ -57,7 +60,7 @@ struct VMDKImageTests {
             try image.close()
         }
 
-        try QEMUTool.expect(path, format: "vmdk", holds: workload.model)
+        try QEMU.expect(path, format: "vmdk", holds: workload.model)
     }
 
     @Test("an image of two extents of 2 GiB is one disk, for QEMU too")
@@ -65,11 +68,11 @@ struct VMDKImageTests {
         let byteCount: UInt64 = 3 << 30
         try Data().write(to: URL(filePath: path))
         do {
-            let descriptor = try HostFile(path: path, isReadOnly: false)
+            let descriptor = try HostFile(path: path, isReadOnly: false, lock: .none)
             try VMDKImage.create(on: descriptor, byteCount: byteCount, isSplit: true) {
                 path throws(ImageError) in
                 _ = FileManager.default.createFile(atPath: path, contents: nil)
-                return try HostFile(path: path, isReadOnly: false)
+                return try HostFile(path: path, isReadOnly: false, lock: .none)
             }
         }
         do {
@@ -79,7 +82,7 @@ struct VMDKImageTests {
             try image.close()
         }
 
-        let read = try QEMUTool.run(
+        let read = try QEMU.run(
             "qemu-io", "-r", "-f", "vmdk", "-c", "read -P 9 2147483136 1024",
             "-c", "read -P 0 2147484160 1M", path)
         #expect(read.status == 0 && !read.output.contains("failed"), "\(read.output)")
@@ -111,16 +114,16 @@ struct VMDKImageTests {
     @Test("an image opened for writing gets a new content identifier, and nothing else changes")
     func contentID() throws {
         let text = Self.descriptor("RW 8 ZERO")
-        let file = ScratchFile(Array(text.utf8))
-        let noFile: VMDKImage.OpenExtent = { _, _ in ScratchFile() }
+        let file = MemoryFile(Array(text.utf8))
+        let noFile: VMDKImage.OpenExtent = { _, _ in MemoryFile() }
         file.isReadOnly = true
         _ = try VMDKImage(file, openExtent: noFile)
-        #expect(file.contents == Array(text.utf8))
+        #expect(file.bytes == Array(text.utf8))
 
         file.isReadOnly = false
         _ = try VMDKImage(file, openExtent: noFile)
 
-        let renewed = String(decoding: file.contents, as: UTF8.self)
+        let renewed = String(decoding: file.bytes, as: UTF8.self)
         let line = try #require(renewed.split(separator: "\n").first { $0.hasPrefix("CID=") })
         #expect(line != "CID=12345678" && line.count == 12)
         #expect(renewed.replacing(line, with: "CID=12345678") == text)
@@ -129,18 +132,18 @@ struct VMDKImageTests {
     @Test("a name is relative to the descriptor's directory")
     func relative() throws {
         let text = Self.descriptor("RW 8 FLAT \"sub/x\" 0")
-        let image = try VMDKImage(ScratchFile(Array(text.utf8), path: "/some/where/d.vmdk")) {
-            path, _ in ScratchFile(Array(repeating: 7, count: 4096), path: path)
+        let image = try VMDKImage(MemoryFile(Array(text.utf8), path: "/some/where/d.vmdk")) {
+            path, _ in MemoryFile(Array(repeating: 7, count: 4096), path: path)
         }
         #expect(image.files[0].path == "/some/where/sub/x")
     }
 
     @Test("a second writer is refused at the descriptor and at the extents")
     func locks() throws {
-        try QEMUTool.run(
+        try QEMU.run(
             "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "1M")
-        let writer = try open()
-        #expect(throws: ImageError.self) { _ = try open(isReadOnly: true) }
+        let writer = try open(lock: .whole)
+        #expect(throws: ImageError.self) { _ = try open(isReadOnly: true, lock: .whole) }
         #expect(throws: ImageError.self) {
             _ = try HostFile(path: directory.file("disk-flat.vmdk"), isReadOnly: true)
         }
@@ -195,7 +198,7 @@ struct VMDKImageTests {
         let attack = ImageAttack(
             image: Array(text.utf8), structures: [0..<text.utf8.count], seal: { _ in },
             open: { file throws(ImageError) in
-                try VMDKImage(file) { _, _ in ScratchFile(Array(repeating: 7, count: 4096)) }
+                try VMDKImage(file) { _, _ in MemoryFile(Array(repeating: 7, count: 4096)) }
             })
         #expect(attack.run(2000, seed: 1) > 100)
     }

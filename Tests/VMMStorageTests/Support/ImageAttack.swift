@@ -2,7 +2,7 @@ import VMMStorage
 
 /// Changes bytes of a sound image at random and uses what comes of it. Whatever the outcome, it is
 /// an error or bytes: a trap ends the test process, a hang its time, and memory is bounded by
-/// `ScratchFile.byteLimit`.
+/// `MemoryFile.byteLimit`.
 struct ImageAttack {
     /// A sound image.
     let image: [UInt8]
@@ -10,7 +10,7 @@ struct ImageAttack {
     let structures: [Range<Int>]
     /// Makes checksums right again, so that the changes get past them.
     let seal: (inout [UInt8]) -> Void
-    let open: (ScratchFile) throws(ImageError) -> any DiskImage
+    let open: (MemoryFile) throws(ImageError) -> any DiskImage
 
     /// Returns how many of `count` changed images could still be opened.
     func run(_ count: Int, seed: UInt64) -> Int {
@@ -49,9 +49,9 @@ struct ImageAttack {
     private func use(
         _ bytes: [UInt8], _ generator: inout SeededGenerator
     ) throws(ImageError) {
-        let file = ScratchFile(bytes, remembers: false)
+        let file = MemoryFile(bytes)
         file.isReadOnly = Int.random(in: 0..<8, using: &generator) == 0
-        file.byteLimit = self.image.count + 4 << 20
+        file.byteLimit = UInt64(self.image.count) + 4 << 20
         let image = try open(file)
         let end = image.byteCount
         var buffer = [UInt8](repeating: 3, count: 3000)

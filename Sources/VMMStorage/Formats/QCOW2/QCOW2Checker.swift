@@ -131,7 +131,9 @@ struct QCOW2Checker {
                 throw .host(error)
             }
             for index in 0..<Int(part / 8) {
-                try body(&self, bytes.big64(at: index * 8), position + UInt64(index) * 8)
+                try body(
+                    &self, bytes.bigEndian(UInt64.self, at: index * 8), position + UInt64(index) * 8
+                )
             }
             position += max(part & ~7, 8)
         }
@@ -160,18 +162,20 @@ struct QCOW2Checker {
             let file = file
             let place = offset
             let head = try hosted { () throws(HostError) in try file.bytes(at: place, count: 40) }
-            guard let head, head.big32(at: 36) <= Self.extraDataLimit else {
+            guard let head, head.bigEndian(UInt32.self, at: 36) <= Self.extraDataLimit else {
                 return corrupt("the snapshot table is damaged at \(offset)")
             }
             let length =
-                40 + Int(head.big32(at: 36)) + Int(head.big32(at: 12) >> 16)
-                + Int(head.big32(at: 12) & 0xffff)
+                40 + Int(head.bigEndian(UInt32.self, at: 36))
+                + Int(head.bigEndian(UInt32.self, at: 12) >> 16)
+                + Int(head.bigEndian(UInt32.self, at: 12) & 0xffff)
             offset += UInt64((length + 7) & ~7)
-            entries += UInt64(head.big32(at: 8))
+            entries += UInt64(head.bigEndian(UInt32.self, at: 8))
             guard entries <= Self.entryLimit else {
                 throw .unsupported("snapshots of more clusters than a check has time for")
             }
-            try countL1(head.big64(at: 0), UInt64(head.big32(at: 8)))
+            try countL1(
+                head.bigEndian(UInt64.self, at: 0), UInt64(head.bigEndian(UInt32.self, at: 8)))
         }
         try add(start, offset - start, "the snapshot table")
     }
@@ -200,8 +204,8 @@ struct QCOW2Checker {
             let place = offset
             let head = try hosted { () throws(HostError) in try file.bytes(at: place, count: 24) }
             guard let head else { return }
-            let count = UInt64(head.big32(at: 8))
-            let table = head.big64(at: 0)
+            let count = UInt64(head.bigEndian(UInt32.self, at: 8))
+            let table = head.bigEndian(UInt64.self, at: 0)
             guard table & ~QCOW2Geometry.offsetMask == 0, entries + count <= Self.entryLimit
             else {
                 return corrupt("a bitmap's table is at \(table)")
@@ -213,7 +217,9 @@ struct QCOW2Checker {
                 guard data != 0 else { return }
                 try checker.add(data, checker.geometry.clusterSize, "a bitmap")
             }
-            let length = 24 + UInt64(head.big32(at: 20)) + UInt64(head.big32(at: 16) & 0xffff)
+            let length =
+                24 + UInt64(head.bigEndian(UInt32.self, at: 20))
+                + UInt64(head.bigEndian(UInt32.self, at: 16) & 0xffff)
             offset += length.roundedUp(to: 8)
         }
     }

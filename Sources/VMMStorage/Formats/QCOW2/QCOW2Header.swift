@@ -6,6 +6,8 @@ struct QCOW2Header {
     static let dirty: UInt64 = 1 << 0
     static let corrupt: UInt64 = 1 << 1
     static let compressionType: UInt64 = 1 << 3
+    /// A compatible feature.
+    static let lazyRefcounts: UInt64 = 1 << 0
     private static let known = dirty | corrupt | compressionType
     private static let refused: [(bit: Int, name: String)] = [
         (2, "an external data file"), (4, "extended L2 entries"),
@@ -13,8 +15,6 @@ struct QCOW2Header {
     private static let byteCountLimit = 112
     private static let backingNameLimit = 1023
     private static let snapshotLimit = 65536
-
-    enum Compression: UInt8, Sendable { case zlib, zstd }
 
     let version: UInt32
     let geometry: QCOW2Geometry
@@ -28,7 +28,7 @@ struct QCOW2Header {
     var incompatible: UInt64 = 0
     var compatible: UInt64 = 0
     var autoclear: UInt64 = 0
-    var compression = Compression.zlib
+    var compression = QCOW2Compression.zlib
     var backingName: String?
     var backingFormat: String?
     /// Where persistent bitmaps are listed, while they are in step with the image.
@@ -48,25 +48,25 @@ struct QCOW2Header {
             return count >= 72 ? bytes : []
         }
         guard !start.isEmpty else { throw .corrupt("the header is cut short") }
-        version = start.big32(at: 4)
+        version = start.bigEndian(UInt32.self, at: 4)
         guard version == 2 || version == 3 else {
             throw .unsupported("version \(version) of qcow2")
         }
-        let clusterBits = start.big32(at: 20)
+        let clusterBits = start.bigEndian(UInt32.self, at: 20)
         guard (9...21).contains(clusterBits) else {
             throw .corrupt("clusters of 2^\(clusterBits) bytes (2^9 to 2^21 are allowed)")
         }
-        let refcountOrder = version == 2 ? 4 : start.big32(at: 96)
+        let refcountOrder = version == 2 ? 4 : start.bigEndian(UInt32.self, at: 96)
         guard refcountOrder <= 6 else { throw .corrupt("refcounts of 2^\(refcountOrder) bits") }
         geometry = QCOW2Geometry(clusterBits: Int(clusterBits), refcountOrder: Int(refcountOrder))
-        byteCount = start.big64(at: 24)
-        l1Entries = start.big32(at: 36)
-        l1Offset = start.big64(at: 40)
-        refcountTableOffset = start.big64(at: 48)
-        refcountTableClusters = start.big32(at: 56)
-        snapshotCount = start.big32(at: 60)
-        snapshotsOffset = start.big64(at: 64)
-        let encryption = start.big32(at: 32)
+        byteCount = start.bigEndian(UInt64.self, at: 24)
+        l1Entries = start.bigEndian(UInt32.self, at: 36)
+        l1Offset = start.bigEndian(UInt64.self, at: 40)
+        refcountTableOffset = start.bigEndian(UInt64.self, at: 48)
+        refcountTableClusters = start.bigEndian(UInt32.self, at: 56)
+        snapshotCount = start.bigEndian(UInt32.self, at: 60)
+        snapshotsOffset = start.bigEndian(UInt64.self, at: 64)
+        let encryption = start.bigEndian(UInt32.self, at: 32)
         try readRest(of: file, start)
         guard encryption == 0 else { throw .unsupported("encryption (method \(encryption))") }
         try validate()
@@ -83,22 +83,25 @@ struct QCOW2Header {
         }
         var headerLength = 72
         if version >= 3 {
-            incompatible = head.big64(at: 72)
-            compatible = head.big64(at: 80)
-            autoclear = head.big64(at: 88)
-            guard let length = Int(exactly: head.big32(at: 100)),
+            incompatible = head.bigEndian(UInt64.self, at: 72)
+            compatible = head.bigEndian(UInt64.self, at: 80)
+            autoclear = head.bigEndian(UInt64.self, at: 88)
+            guard let length = Int(exactly: head.bigEndian(UInt32.self, at: 100)),
                 (104...clusterSize).contains(length),
                 length % 8 == 0
-            else { throw .corrupt("the header claims a length of \(head.big32(at: 100)) bytes") }
+            else {
+                throw .corrupt(
+                    "the header claims a length of \(head.bigEndian(UInt32.self, at: 100)) bytes")
+            }
             headerLength = length
         }
-        let backingOffset = head.big64(at: 8)
+        let backingOffset = head.bigEndian(UInt64.self, at: 8)
         let extensions = QCOW2Extensions(
             head, from: headerLength,
             to: backingOffset == 0 ? clusterSize : Int(clamping: backingOffset))
         try requireKnownFeatures(extensions)
         if incompatible & Self.compressionType != 0 {
-            guard headerLength > 104, let kind = Compression(rawValue: head[104]) else {
+            guard headerLength > 104, let kind = QCOW2Compression(rawValue: head[104]) else {
                 throw .unsupported("compression type \(headerLength > 104 ? head[104] : 0)")
             }
             compression = kind
@@ -106,7 +109,7 @@ struct QCOW2Header {
         backingFormat = extensions.backingFormat
         if autoclear & 1 != 0 { bitmaps = extensions.bitmaps }
         guard backingOffset != 0 else { return }
-        let length = Int(head.big32(at: 16))
+        let length = Int(head.bigEndian(UInt32.self, at: 16))
         guard length <= Self.backingNameLimit, let offset = Int(exactly: backingOffset),
             offset >= headerLength, offset <= clusterSize - length
         else { throw .corrupt("the backing file's name lies outside the header") }
@@ -154,14 +157,14 @@ struct QCOW2Header {
         var sector = [UInt8](repeating: 0, count: 512)
         var span = sector.mutableSpan
         try file.readPadded(into: &span, at: 0)
-        sector.setBig64(byteCount, at: 24)
-        sector.setBig32(l1Entries, at: 36)
-        sector.setBig64(l1Offset, at: 40)
-        sector.setBig64(refcountTableOffset, at: 48)
-        sector.setBig32(refcountTableClusters, at: 56)
+        sector.storeBigEndian(byteCount, at: 24)
+        sector.storeBigEndian(l1Entries, at: 36)
+        sector.storeBigEndian(l1Offset, at: 40)
+        sector.storeBigEndian(refcountTableOffset, at: 48)
+        sector.storeBigEndian(refcountTableClusters, at: 56)
         if version >= 3 {
-            sector.setBig64(incompatible, at: 72)
-            sector.setBig64(autoclear, at: 88)
+            sector.storeBigEndian(incompatible, at: 72)
+            sector.storeBigEndian(autoclear, at: 88)
         }
         try file.write(sector, at: 0)
     }
@@ -183,8 +186,8 @@ struct QCOW2Extensions {
         let end = min(end, head.count)
         var offset = start
         while offset + 8 <= end {
-            let type = head.big32(at: offset)
-            let length = Int(head.big32(at: offset + 4))
+            let type = head.bigEndian(UInt32.self, at: offset)
+            let length = Int(head.bigEndian(UInt32.self, at: offset + 4))
             offset += 8
             guard type != 0, length <= end - offset else { return }
             add(type, Array(head[offset..<offset + length]))
@@ -197,8 +200,9 @@ struct QCOW2Extensions {
         case Self.backingFormatType: backingFormat = String(decoding: data, as: UTF8.self)
         case Self.bitmapsType where data.count >= 24:
             bitmaps = .init(
-                count: data.big32(at: 0), directoryOffset: data.big64(at: 16),
-                directoryByteCount: data.big64(at: 8))
+                count: data.bigEndian(UInt32.self, at: 0),
+                directoryOffset: data.bigEndian(UInt64.self, at: 16),
+                directoryByteCount: data.bigEndian(UInt64.self, at: 8))
         case Self.featureNamesType:
             for start in stride(from: 0, to: data.count - 47, by: 48) where data[start] == 0 {
                 let name = data[start + 2..<start + 48].prefix { $0 != 0 }

@@ -8,20 +8,27 @@ extension QCOW2Image {
     static func openBacking(
         _ header: QCOW2Header, of file: any ImageFile, _ options: ImageOptions
     ) throws(ImageError) -> (any DiskImage)? {
-        guard let name = header.backingName else { return nil }
+        guard let name = header.backingName, !options.ignoresBackingFiles else { return nil }
         guard options.allowsBackingFiles else {
             throw .invalid(
                 "has the backing file '\(name)', which is opened only with backing_files=on")
         }
+        return try openBacking((name, header.backingFormat), of: file, options)
+    }
+
+    /// Opens what an image on `file` calls its backing file.
+    package static func openBacking(
+        _ named: (name: String, format: String?), of file: any ImageFile, _ options: ImageOptions
+    ) throws(ImageError) -> any DiskImage {
         var below = options
         below.isReadOnly = true
         below.isForRepair = false
-        below.format = try header.backingFormat.map(format)
+        below.format = try named.format.map(format)
         below.chain.append(try identity(of: file))
         guard below.chain.count <= depthLimit else {
             throw .invalid("has a chain of more than \(depthLimit) backing files")
         }
-        let path = try path(name, beside: file.path)
+        let path = try path(named.name, beside: file.path)
         do throws(ImageError) {
             let backing = try HostFile(
                 path: path, isReadOnly: true, isDirect: options.isDirect, lock: options.lock)
@@ -55,7 +62,8 @@ extension QCOW2Image {
         return format
     }
 
-    private static func path(_ name: String, beside path: String) throws(ImageError) -> String {
+    /// Where the file lies that an image at `path` calls `name`.
+    static func path(_ name: String, beside path: String) throws(ImageError) -> String {
         var name = name[...]
         if name.hasPrefix("file:") { name = name.dropFirst(5) }
         let start = name.prefix { $0 != "/" }

@@ -1,15 +1,19 @@
 import VMMHost
 
+/// How an image's compressed clusters are packed; the header's number for it.
+package enum QCOW2Compression: UInt8, Sendable {
+    case zlib, zstd
+}
+
 /// What a new qcow2 image shall be like; the defaults are `qemu-img create`'s.
 package struct QCOW2CreateOptions: Sendable {
-    package enum Compression: UInt8, Sendable { case zlib, zstd }
     package enum Preallocation: Sendable { case none, metadata }
 
     /// The guest's view of the size: a multiple of 512.
     package var byteCount: UInt64
     package var clusterSize: UInt64 = 65536
     package var version: UInt32 = 3
-    package var compression = Compression.zlib
+    package var compression = QCOW2Compression.zlib
     package var refcountBits = 16
     package var lazyRefcounts = false
     /// The backing file's name and format, written as they are: opening finds out what they mean.
@@ -60,6 +64,9 @@ extension QCOW2Image {
         guard options.version == 3 || options.version == 2 else {
             throw .invalid("qcow2 has the versions 2 and 3")
         }
+        guard options.backing == nil || options.preallocation == .none else {
+            throw .invalid("an image with a backing file cannot be preallocated")
+        }
         let needsVersion3 = bits != 16 || options.lazyRefcounts || options.compression != .zlib
         guard options.version == 3 || !needsVersion3 else {
             throw .invalid("version 2 has refcounts of 16 bits, kept exact, and zlib")
@@ -75,22 +82,22 @@ extension QCOW2Image {
     ) throws(ImageError) -> [UInt8] {
         let headerLength = options.version == 2 ? 72 : 112
         var bytes = [UInt8](repeating: 0, count: headerLength)
-        bytes.setBig32(0x5146_49fb, at: 0)
-        bytes.setBig32(options.version, at: 4)
-        bytes.setBig32(UInt32(geometry.clusterBits), at: 20)
-        bytes.setBig64(options.byteCount, at: 24)
-        bytes.setBig32(UInt32(geometry.l1Entries(options.byteCount)), at: 36)
-        bytes.setBig64(layout.l1Start * geometry.clusterSize, at: 40)
-        bytes.setBig64(geometry.clusterSize, at: 48)
-        bytes.setBig32(UInt32(layout.blocksStart - 1), at: 56)
+        bytes.storeBigEndian(UInt32(0x5146_49fb), at: 0)
+        bytes.storeBigEndian(options.version, at: 4)
+        bytes.storeBigEndian(UInt32(geometry.clusterBits), at: 20)
+        bytes.storeBigEndian(options.byteCount, at: 24)
+        bytes.storeBigEndian(UInt32(geometry.l1Entries(options.byteCount)), at: 36)
+        bytes.storeBigEndian(layout.l1Start * geometry.clusterSize, at: 40)
+        bytes.storeBigEndian(geometry.clusterSize, at: 48)
+        bytes.storeBigEndian(UInt32(layout.blocksStart - 1), at: 56)
         if options.version >= 3 {
             if options.compression != .zlib {
-                bytes.setBig64(QCOW2Header.compressionType, at: 72)
+                bytes.storeBigEndian(QCOW2Header.compressionType, at: 72)
                 bytes[104] = options.compression.rawValue
             }
-            bytes.setBig64(options.lazyRefcounts ? 1 : 0, at: 80)
-            bytes.setBig32(UInt32(geometry.refcountOrder), at: 96)
-            bytes.setBig32(UInt32(headerLength), at: 100)
+            bytes.storeBigEndian(options.lazyRefcounts ? QCOW2Header.lazyRefcounts : 0, at: 80)
+            bytes.storeBigEndian(UInt32(geometry.refcountOrder), at: 96)
+            bytes.storeBigEndian(UInt32(headerLength), at: 100)
         }
         if let format = options.backing?.format {
             bytes.append(extension: 0xe279_2aca, Array(format.utf8))
@@ -100,8 +107,8 @@ extension QCOW2Image {
             guard (1...1023).contains(name.utf8.count) else {
                 throw .invalid("the name of a backing file has 1 to 1023 bytes")
             }
-            bytes.setBig64(UInt64(bytes.count), at: 8)
-            bytes.setBig32(UInt32(name.utf8.count), at: 16)
+            bytes.storeBigEndian(UInt64(bytes.count), at: 8)
+            bytes.storeBigEndian(UInt32(name.utf8.count), at: 16)
             bytes += Array(name.utf8)
         }
         guard bytes.count <= geometry.clusterSize else {
@@ -113,12 +120,7 @@ extension QCOW2Image {
 
     /// Gives each of the disk's clusters its room, which reads as zeros.
     private static func preallocate(_ file: any ImageFile) throws(ImageError) {
-        var options = ImageOptions()
-        options.allowsBackingFiles = true
-        let image = try QCOW2Image(file, options)
-        guard image.backing == nil else {
-            throw .invalid("an image with a backing file cannot be preallocated")
-        }
+        let image = try QCOW2Image(file, ImageOptions())
         var offset: UInt64 = 0
         while offset < image.byteCount {
             offset = try image.allocateEmpty(at: offset)
@@ -131,8 +133,8 @@ extension [UInt8] {
     fileprivate mutating func append(extension type: UInt32, _ data: [UInt8]) {
         let start = count
         self += [UInt8](repeating: 0, count: 8 + (data.count + 7) & ~7)
-        setBig32(type, at: start)
-        setBig32(UInt32(data.count), at: start + 4)
+        storeBigEndian(type, at: start)
+        storeBigEndian(UInt32(data.count), at: start + 4)
         replaceSubrange(start + 8..<start + 8 + data.count, with: data)
     }
 }

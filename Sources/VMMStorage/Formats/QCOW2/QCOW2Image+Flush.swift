@@ -86,7 +86,7 @@ extension QCOW2Image {
         try storeHeader(moved)
         let blocks = (growth.table.lowerBound - growth.clusters.lowerBound) * clusterSize
         refcounts.adopt(
-            Array(growth.bytes[Int(blocks)...]).big64Table(), at: growth.table,
+            Array(growth.bytes[Int(blocks)...]).bigEndianTable(), at: growth.table,
             end: growth.clusters.upperBound)
     }
 }

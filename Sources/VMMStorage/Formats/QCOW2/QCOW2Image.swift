@@ -64,7 +64,7 @@ package final class QCOW2Image: DiskImage {
             var bytes = [UInt8](repeating: 0, count: Int(count) * 8)
             var span = bytes.mutableSpan
             try file.readPadded(into: &span, at: offset)
-            return bytes.big64Table()
+            return bytes.bigEndianTable()
         }
     }
 

@@ -37,12 +37,12 @@ final class QCOW2TableCache {
     /// The number at `offset`, a multiple of 8.
     func load64(at offset: UInt64) throws(HostError) -> UInt64 {
         let slot = try slot(for: offset)
-        return pieces[slot].bytes.big64(at: Int(offset & (pieceSize - 1)))
+        return pieces[slot].bytes.bigEndian(UInt64.self, at: Int(offset & (pieceSize - 1)))
     }
 
     func store64(_ value: UInt64, at offset: UInt64) throws(HostError) {
         let slot = try slot(for: offset)
-        pieces[slot].bytes.setBig64(value, at: Int(offset & (pieceSize - 1)))
+        pieces[slot].bytes.storeBigEndian(value, at: Int(offset & (pieceSize - 1)))
         markDirty(slot)
     }
 

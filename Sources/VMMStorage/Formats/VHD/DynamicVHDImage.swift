@@ -31,7 +31,7 @@ package final class DynamicVHDImage: MappedImage {
         header = try VHDDynamicHeader(of: file, footer, end: blocksEnd)
         self.file = file
         self.footer = footer
-        self.blocksEnd = blocksEnd.rounded(upTo: 512)
+        self.blocksEnd = blocksEnd.roundedUp(to: 512)
         byteCount = footer.diskByteCount
         files = [file]
         isReadOnly = file.isReadOnly
@@ -115,7 +115,7 @@ package final class DynamicVHDImage: MappedImage {
     /// block's bytes, not its bitmap, begin at a page, so that a guest's pages are the file's.
     private func add(_ block: UInt64) throws(ImageError) -> UInt64 {
         let start =
-            (blocksEnd + header.bitmapByteCount).rounded(upTo: 4096)
+            (blocksEnd + header.bitmapByteCount).roundedUp(to: 4096)
             - header.bitmapByteCount
         let end = start + header.bitmapByteCount + blockByteCount
         guard start / 512 < UInt64(VHDDynamicHeader.absent) else {

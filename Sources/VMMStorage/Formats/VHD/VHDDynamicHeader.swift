@@ -15,9 +15,9 @@ struct VHDDynamicHeader {
     /// How much of the guest's disk a block holds, a power of two.
     var blockByteCount: UInt64 { UInt64(bytes.bigEndian(UInt32.self, at: 32)) }
     /// The bits in front of a block's bytes, one for each sector, in whole sectors.
-    var bitmapByteCount: UInt64 { (blockByteCount / 512).rounded(upTo: 4096) / 8 }
+    var bitmapByteCount: UInt64 { (blockByteCount / 512).roundedUp(to: 4096) / 8 }
     /// Where the first block may lie: behind the table.
-    var tableEnd: UInt64 { tableOffset + (entryCount * 4).rounded(upTo: 512) }
+    var tableEnd: UInt64 { tableOffset + (entryCount * 4).roundedUp(to: 512) }
 
     init(of file: any ImageFile, _ footer: VHDFooter, end: UInt64) throws(ImageError) {
         let found = try hosted { () throws(HostError) in

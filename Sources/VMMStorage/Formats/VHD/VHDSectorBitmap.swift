@@ -20,7 +20,7 @@ struct VHDSectorBitmap {
 
     /// The bitmap of a block with all its sectors, in whole sectors.
     static func full(_ blockByteCount: UInt64) -> [UInt8] {
-        [UInt8](repeating: 0xff, count: Int((blockByteCount / 512).rounded(upTo: 4096) / 8))
+        [UInt8](repeating: 0xff, count: Int((blockByteCount / 512).roundedUp(to: 4096) / 8))
     }
 
     /// The bytes from `offset` of the block on that are all written, or all not.

@@ -18,7 +18,7 @@ extension VHDXImage {
         let unit = VHDXLayout.alignment
         // After the headers: the log, the metadata and the table, each in its own mebibytes.
         let metadata = 2 * unit..<3 * unit
-        let table = 3 * unit..<(3 * unit + layout.tableByteCount).rounded(upTo: unit)
+        let table = 3 * unit..<(3 * unit + layout.tableByteCount).roundedUp(to: unit)
         let end = table.upperBound + (isFixed ? layout.blockCount * blockByteCount : 0)
         try hosted { () throws(HostError) in
             try file.resize(to: 0)

@@ -52,7 +52,7 @@ package final class VHDXImage: MappedImage {
         extents = ExtentMap(granule: layout.blockByteCount)
         table = TablePages(
             file, offset: layout.table.lowerBound,
-            count: layout.tableByteCount.rounded(upTo: UInt64(TablePages.pageByteCount)))
+            count: layout.tableByteCount.roundedUp(to: UInt64(TablePages.pageByteCount)))
         if !isReadOnly, !hadLog {
             header.renew()
             try header.write(on: file)
@@ -137,7 +137,7 @@ package final class VHDXImage: MappedImage {
 
     /// Room for a block at the file's end, all zeros: it is what the file gains.
     private func add(_ block: UInt64) throws(ImageError) -> UInt64 {
-        let start = fileEnd.rounded(upTo: VHDXLayout.alignment)
+        let start = fileEnd.roundedUp(to: VHDXLayout.alignment)
         try hosted { () throws(HostError) in try file.resize(to: start + blockByteCount) }
         fileEnd = start + blockByteCount
         var entry = [UInt8](repeating: 0, count: Int(VHDXLayout.entryByteCount))
@@ -186,7 +186,7 @@ package final class VHDXImage: MappedImage {
                 guard let start = try start(of: block) else { continue }
                 result.allocatedUnits += 1
                 var overlaps = false
-                let end = (start + usedByteCount(block)).rounded(upTo: unit)
+                let end = (start + usedByteCount(block)).roundedUp(to: unit)
                 for index in start / unit..<end / unit {
                     let bit = 1 << UInt8(index % 8)
                     overlaps = overlaps || used[Int(index / 8)] & UInt8(bit) != 0

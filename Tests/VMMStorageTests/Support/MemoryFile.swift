@@ -2,17 +2,21 @@ import Glibc
 import VMMHost
 import VMMStorage
 
-/// A file that lies in the test's memory, no longer than 64 MiB.
+/// A file that lies in the test's memory, hostile contents and all.
 final class MemoryFile: ImageFile {
-    let path = "/nowhere/memory.img"
-    let isReadOnly: Bool
+    let path: String
+    var isReadOnly: Bool
     let descriptor: FileDescriptor? = nil
     let alignment = 1
     private(set) var bytes: [UInt8]
-    private static let limit: UInt64 = 64 << 20
+    /// More than any test writes on purpose: a huge file is a defect of the format's code.
+    var byteLimit: UInt64 = 64 << 20
 
-    init(_ bytes: [UInt8], isReadOnly: Bool = false) {
+    init(
+        _ bytes: [UInt8] = [], path: String = "/nowhere/memory.img", isReadOnly: Bool = false
+    ) {
         self.bytes = bytes
+        self.path = path
         self.isReadOnly = isReadOnly
     }
 
@@ -29,7 +33,12 @@ final class MemoryFile: ImageFile {
         return count
     }
 
+    private func requireWritable() throws(HostError) {
+        guard !isReadOnly else { throw HostError("write", path, code: EBADF) }
+    }
+
     func write(_ span: Span<UInt8>, at offset: UInt64) throws(HostError) {
+        try requireWritable()
         try resize(atLeast: offset, UInt64(span.count))
         guard span.count > 0 else { return }
         span.withUnsafeBytes { source in
@@ -41,6 +50,7 @@ final class MemoryFile: ImageFile {
     }
 
     func writeZeros(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(HostError) {
+        try requireWritable()
         guard offset < UInt64(bytes.count) else { return }
         let end = min(UInt64(bytes.count), offset.addingReportingOverflow(count).partialValue)
         bytes.fill(Int(offset)..<Int(max(end, offset)), with: 0)
@@ -57,7 +67,8 @@ final class MemoryFile: ImageFile {
     }
 
     func resize(to byteCount: UInt64) throws(HostError) {
-        guard byteCount <= Self.limit else { throw HostError("resize", path, code: EFBIG) }
+        try requireWritable()
+        guard byteCount <= byteLimit else { throw HostError("resize", path, code: EFBIG) }
         let count = Int(byteCount)
         if count < bytes.count { bytes.removeLast(bytes.count - count) }
         bytes += [UInt8](repeating: 0, count: count - bytes.count)

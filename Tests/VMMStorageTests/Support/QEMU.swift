@@ -35,4 +35,15 @@ enum QEMU {
         process.waitUntilExit()
         try #require(process.terminationStatus == 0, "\(tool) \(arguments)")
     }
+
+    /// Whether QEMU reads from the image at `path` the bytes of `model`.
+    static func expect(
+        _ path: String, format: String, holds model: [UInt8],
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) throws {
+        let raw = path + ".model"
+        try Data(model).write(to: URL(filePath: raw))
+        let result = try run("qemu-img", "compare", "-f", format, "-F", "raw", path, raw)
+        #expect(result.status == 0, "\(result.output)", sourceLocation: sourceLocation)
+    }
 }
