@@ -32,6 +32,9 @@ final class FuzzFile: ImageFile {
     // MARK: as an input
 
     private static let sectorSize = 512
+    /// From here on a sector stands for a run of 1, 2, 4 to 16384 like it, so that a small input
+    /// can have a huge table.
+    private static let firstRepeat: UInt8 = 0xf1
 
     /// A file as `packed` describes it. `isReadOnly` is for what comes afterwards.
     convenience init(_ input: inout FuzzInput, isReadOnly: Bool) {
@@ -39,13 +42,21 @@ final class FuzzFile: ImageFile {
         let size = min(input.next(UInt64.self), Self.sizeLimit)
         while !input.isEmpty {
             let offset = UInt64(input.next(UInt32.self)) * UInt64(Self.sectorSize)
-            put(input.take(Self.sectorSize), at: offset)
+            let repeats = input.next(UInt8.self)
+            let bytes = input.take(Self.sectorSize)
+            guard repeats >= Self.firstRepeat else {
+                put(bytes, at: offset)
+                continue
+            }
+            let run = repeatElement(bytes, count: 1 << Int(repeats - Self.firstRepeat))
+            // 8 MiB at once: two of these fill the disk.
+            if pages.count < Self.pageLimit { put(Array(run.joined()), at: offset) }
         }
         self.size = size
     }
 
-    /// The size and the sectors that are not all zeros, each with its number before it: an image
-    /// of many megabytes is a small input.
+    /// The size and the sectors that are not all zeros, each with its number and no repeats before
+    /// it: an image of many megabytes is a small input.
     var packed: [UInt8] {
         var result = FuzzInput.bytes(size)
         for (number, page) in pages.sorted(by: { $0.key < $1.key }) {
@@ -54,7 +65,7 @@ final class FuzzFile: ImageFile {
                 let sector = page[index * Self.sectorSize..<(index + 1) * Self.sectorSize]
                 guard sector.contains(where: { $0 != 0 }) else { continue }
                 result += FuzzInput.bytes(UInt32(number) * UInt32(perPage) + UInt32(index))
-                result += sector
+                result += [0] + sector
             }
         }
         return result
