@@ -9,6 +9,13 @@ let fuzzed: [SwiftSetting] = [
     .unsafeFlags(["-sanitize=fuzzer", "-assert-config", "Debug", "-enable-testing"]),
 ]
 
+// What feeds them has no counters: it is not what is looked into.
+let fuzzing: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
 func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: fuzzed)
 }
@@ -42,7 +49,7 @@ let package = Package(
                 "CLibFuzzer", "VMMBase", "VMMHost", "VMMBus", "VMMFirmware", "VMMStorage",
                 "VMMVirtIO", "VMMDevices", "VMMMachine", "VMMTestSupport",
             ],
-            swiftSettings: fuzzed,
+            swiftSettings: fuzzing,
             linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]),
     ]
 )

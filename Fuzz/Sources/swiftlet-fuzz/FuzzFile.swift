@@ -40,17 +40,16 @@ final class FuzzFile: ImageFile {
     convenience init(_ input: inout FuzzInput, isReadOnly: Bool) {
         self.init(isReadOnly: isReadOnly)
         let size = min(input.next(UInt64.self), Self.sizeLimit)
-        while !input.isEmpty {
+        var room = Self.pageLimit * Int(Self.pageSize) / Self.sectorSize
+        while !input.isEmpty, room > 0 {
             let offset = UInt64(input.next(UInt32.self)) * UInt64(Self.sectorSize)
             let repeats = input.next(UInt8.self)
             let bytes = input.take(Self.sectorSize)
-            guard repeats >= Self.firstRepeat else {
-                put(bytes, at: offset)
-                continue
+            let run = repeats < Self.firstRepeat ? 1 : 1 << Int(repeats - Self.firstRepeat)
+            for index in 0..<min(run, room) {
+                put(bytes, at: offset + UInt64(index * Self.sectorSize))
             }
-            let run = repeatElement(bytes, count: 1 << Int(repeats - Self.firstRepeat))
-            // 8 MiB at once: two of these fill the disk.
-            if pages.count < Self.pageLimit { put(Array(run.joined()), at: offset) }
+            room -= run
         }
         self.size = size
     }
