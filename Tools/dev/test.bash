@@ -17,6 +17,7 @@ run_tests() {
     say "unit tests"
     run_bundle "$root/$test_bundle" --skip '^BootTests\.'
     [[ ${1:-} == --unit ]] && return
+    run_fuzzers --seconds 10
     build_release
     say "boot tests on: $(Tools/bed/bed --which)"
     Tools/guest/kernels

@@ -142,6 +142,32 @@ struct QCOW2HostileTests {
         }
     }
 
+    @Test("a refcount block that stands in the table 131072 times is compared once")
+    func repeatedBlock() throws {
+        let path = directory.file("repeated.qcow2")
+        try Data().write(to: URL(filePath: path))
+        var create = QCOW2CreateOptions(byteCount: 1 << 20)
+        create.clusterSize = 512
+        create.refcountBits = 1
+        let file = try HostFile(path: path, isReadOnly: false)
+        try QCOW2Image.create(on: file, create)
+        let table = UInt64(1 << 20)
+        let entry = try #require(try file.bytes(at: 512, count: 8))
+        try file.write(Array(repeatElement(entry, count: 1 << 17).joined()), at: table)
+        var place = [UInt8](repeating: 0, count: 12)
+        Self.put(table, 8, at: 0, in: &place)
+        Self.put(2048, 4, at: 8, in: &place)
+        try file.write(place, at: 48)
+        // So that all of them stand for clusters of the file: 500 million.
+        try file.resize(to: 1 << 40)
+        var options = ImageOptions()
+        options.isForRepair = true
+
+        let result = try QCOW2Image(file, options).check(.nothing)
+
+        #expect(result.corruptions > 0)
+    }
+
     @Test("random damage, and little memory", arguments: 1...4 as ClosedRange<UInt64>)
     func random(seed: UInt64) throws {
         var random = SeededGenerator(seed: Self.seed * 4 + seed)
