@@ -12,13 +12,12 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
+
+from guest import DISKS, Run, exits, initramfs_with, mount_disks
 
 INIT_LINE = b"swiftlet-guest: init"
 READY_LINE = b"benchmark-guest: ready"
-EXITS = "/sys/kernel/debug/kvm/exits"
-DISKS = "/tmp/disks"
 MIB = 256
 WORDS = "console=ttyS0 quiet 8250.nr_uarts=1 reboot=k panic=-1"
 IDLE_SCRIPT = b"""#!/bin/sh
@@ -27,27 +26,6 @@ ip link set eth0 up
 echo benchmark-guest: ready
 sleep 60
 """
-
-
-def cpio(name, data):
-    """An archive of one executable file in the format that the kernel unpacks (newc)."""
-    def entry(name, data, mode):
-        fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
-        head = b"070701" + b"".join(b"%08x" % field for field in fields)
-        head += name.encode() + b"\0"
-        head += bytes(-len(head) % 4)
-        return head + data + bytes(-len(data) % 4)
-    return entry(name, data, 0o100755) + entry("TRAILER!!!", b"", 0)
-
-
-def mount_disks():
-    """An ext4 filesystem for the disks: the bed's own is in memory, where the kernel does no
-    read without a helper thread."""
-    os.makedirs(DISKS, exist_ok=True)
-    with open("/tmp/filesystem", "wb") as file:
-        file.truncate(512 << 20)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "/tmp/filesystem"], check=True)
-    subprocess.run(["mount", "-o", "loop", "/tmp/filesystem", DISKS], check=True)
 
 
 class Monitors:
@@ -79,34 +57,6 @@ class Monitors:
                 "-device", f"virtio-blk-{bus},drive=d",
                 "-netdev", "tap,id=n,ifname=bench0,script=no,downscript=no",
                 "-device", f"virtio-net-{bus},netdev=n", "-device", f"virtio-rng-{bus}"]
-
-
-class Run:
-    """One process, read until a line appears."""
-
-    def __init__(self, command):
-        self.start = time.monotonic()
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.output = b""
-
-    def wait_for(self, line):
-        while line not in self.output:
-            data = os.read(self.process.stdout.fileno(), 65536)
-            if not data:
-                raise RuntimeError("no '%s' in:\n%s" % (
-                    line.decode(), self.output.decode(errors="replace")[-2000:]))
-            self.output += data
-        return time.monotonic() - self.start
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def exits():
-    with open(EXITS) as file:
-        return int(file.read())
 
 
 def boot(command):
@@ -157,7 +107,7 @@ def main():
         parser.add_argument("--" + option, required=True)
     parser.add_argument("--pairs", type=int, default=10)
     arguments = parser.parse_args()
-    mount_disks()
+    mount_disks(512)
     monitors = Monitors(arguments)
     initramfs = arguments.work + "/initramfs"
     boots = {name: [] for name in monitors.names}
@@ -167,11 +117,7 @@ def main():
             boots[name].append(result)
             print(f"{number + 1:3} {name:9} {result['seconds']:6.2f} s {result['exits']:7} exits",
                   flush=True)
-    with tempfile.NamedTemporaryFile(suffix=".cpio") as file:
-        with open(initramfs, "rb") as base:
-            data = base.read()
-        file.write(data + bytes(-len(data) % 512) + cpio("test.sh", IDLE_SCRIPT))
-        file.flush()
+    with initramfs_with(initramfs, IDLE_SCRIPT) as file:
         rest = {name: idle(monitors.command(name, file.name, WORDS))
                 for name in monitors.names}
     with open(arguments.out, "w") as file:

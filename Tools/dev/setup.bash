@@ -33,9 +33,12 @@ readonly packages=(
     'zstd:/usr/bin/zstd'
 )
 
-need_packages() {
+need_packages() { install_packages "${packages[@]}"; }
+
+# install_packages PACKAGE:FILE...: those whose file is missing.
+install_packages() {
     local entry missing=()
-    for entry in "${packages[@]}"; do
+    for entry in "$@"; do
         [[ -e ${entry#*:} ]] || missing+=("${entry%%:*}")
     done
     ((${#missing[@]})) || return 0

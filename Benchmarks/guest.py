@@ -1,0 +1,86 @@
+"""What the measurements in the bed share: a guest's initramfs, its disks, and its process."""
+
+import os
+import select
+import subprocess
+import tempfile
+import time
+
+EXITS = "/sys/kernel/debug/kvm/exits"
+DISKS = "/tmp/disks"
+
+
+def cpio(name, data):
+    """An archive of one executable file in the format that the kernel unpacks (newc)."""
+    def entry(name, data, mode):
+        fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+        head = b"070701" + b"".join(b"%08x" % field for field in fields)
+        head += name.encode() + b"\0"
+        head += bytes(-len(head) % 4)
+        return head + data + bytes(-len(data) % 4)
+    return entry(name, data, 0o100755) + entry("TRAILER!!!", b"", 0)
+
+
+def initramfs_with(base, script):
+    """A temporary file: the initramfs, and a script that the guest runs."""
+    file = tempfile.NamedTemporaryFile(suffix=".cpio")
+    with open(base, "rb") as original:
+        data = original.read()
+    file.write(data + bytes(-len(data) % 512) + cpio("test.sh", script))
+    file.flush()
+    return file
+
+
+def mount_disks(mib):
+    """An ext4 filesystem for the disks: the bed's own is in memory, where the kernel does no
+    read without a helper thread."""
+    os.makedirs(DISKS, exist_ok=True)
+    with open("/tmp/filesystem", "wb") as file:
+        file.truncate(mib << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "/tmp/filesystem"], check=True)
+    subprocess.run(["mount", "-o", "loop", "/tmp/filesystem", DISKS], check=True)
+
+
+def exits():
+    """KVM's count for all machines; it starts again at 0 when the last one has ended."""
+    with open(EXITS) as file:
+        return int(file.read())
+
+
+class Run:
+    """One monitor's process and what its guest says."""
+
+    def __init__(self, command):
+        self.start = time.monotonic()
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.output = b""
+
+    def read(self, seconds):
+        """Takes more output; an error if there is none within the time."""
+        pipe = self.process.stdout.fileno()
+        data = select.select([pipe], [], [], seconds)[0] and os.read(pipe, 65536)
+        if not data:
+            raise RuntimeError("the guest %s; its last words:\n%s" % (
+                "ended" if data == b"" else "is silent",
+                self.output.decode(errors="replace")[-2000:]))
+        self.output += data
+
+    def wait_for(self, line, seconds=120):
+        while line not in self.output:
+            self.read(seconds)
+        return time.monotonic() - self.start
+
+    def lines(self, seconds=120):
+        """Each line as soon as it is whole."""
+        while True:
+            line, newline, rest = self.output.partition(b"\n")
+            if newline:
+                self.output = rest
+                yield line.decode(errors="replace").strip()
+            else:
+                self.read(seconds)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
