@@ -32,15 +32,17 @@ final class FuzzFile: ImageFile {
     // MARK: as an input
 
     private static let sectorSize = 512
-    /// From here on a sector stands for a run of 1, 2, 4 to 16384 like it, so that a small input
+    /// From here on a sector stands for a run of 1, 2, 4 to 8192 like it, so that a small input
     /// can have a huge table.
-    private static let firstRepeat: UInt8 = 0xf1
+    private static let firstRepeat: UInt8 = 0xf2
+    /// 4 MiB in sectors: more would make each input slow.
+    private static let inputLimit = 8192
 
     /// A file as `packed` describes it. `isReadOnly` is for what comes afterwards.
     convenience init(_ input: inout FuzzInput, isReadOnly: Bool) {
         self.init(isReadOnly: isReadOnly)
         let size = min(input.next(UInt64.self), Self.sizeLimit)
-        var room = Self.pageLimit * Int(Self.pageSize) / Self.sectorSize
+        var room = Self.inputLimit
         while !input.isEmpty, room > 0 {
             let offset = UInt64(input.next(UInt32.self)) * UInt64(Self.sectorSize)
             let repeats = input.next(UInt8.self)
