@@ -58,6 +58,8 @@ package final class DiskQueue {
     /// Answered on the spot or taken from the mailbox; last in, first out.
     private var finished: [Completion] = []
     private var atEngine = 0
+    /// Looking into an empty mailbox is a system call: nobody looks while nothing can be there.
+    private var onSlowLane = 0
 
     /// `depth`: the most requests at once.
     package init(_ disk: Disk, depth: Int, clock: any HostClock) throws(HostError) {
@@ -105,8 +107,9 @@ package final class DiskQueue {
                 proceed(Int(completion.token), completion.result)
                 continue
             }
-            if mailbox.bell.clear() {
+            if onSlowLane > 0, mailbox.bell.clear() {
                 mailbox.takeAll(into: &finished)
+                onSlowLane -= finished.count
                 if !finished.isEmpty { continue }
             }
             guard let throttle, releaseThrottled(throttle) else { return nil }
@@ -320,6 +323,7 @@ extension DiskQueue {
     private func takeSlowLane(_ slot: Int) {
         let done = slots[slot].done
         let mailbox = mailbox
+        onSlowLane += 1
         let isSparse = disk.isSparse
         switch slots[slot].request {
         case .read(let vector, let offset):
