@@ -279,14 +279,18 @@ extension GuestVector {
     package func fillFromSystemRandom() -> UInt64 {
         var done: UInt64 = 0
         for index in first..<end {
-            // SAFETY: the slice is mapped RAM of iov_len bytes.
+            // SAFETY: the slice is mapped RAM of iov_len bytes, of which `filled` are done.
             let slice = unsafe storage[index]
-            let moved = unsafe getrandom(slice.iov_base, slice.iov_len, 0)
-            guard moved > 0 else { break }
-            done += UInt64(moved)
-            // What is reported as filled must have no gap.
-            let isShort = unsafe moved < slice.iov_len
-            if isShort { break }
+            var filled = 0
+            // A pending signal cuts a long call short.
+            while unsafe filled < slice.iov_len {
+                let moved = retryingInterrupts {
+                    unsafe getrandom(slice.iov_base + filled, slice.iov_len - filled, 0)
+                }
+                guard moved > 0 else { return done }
+                filled += moved
+                done += UInt64(moved)
+            }
         }
         return done
     }
