@@ -3,16 +3,18 @@
 fuzzer=Fuzz/.build/release/swiftlet-fuzz
 fuzz_cache=${SWIFTLET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swiftlet}/fuzz
 
-# An input of 32 KiB is more than the largest seed; 10 s are a hang.
-readonly fuzz_flags=(-max_len=32768 -timeout=10 -rss_limit_mb=512 -malloc_limit_mb=256 -verbosity=1)
+# An input of 32 KiB is more than the largest seed; 30 s are a hang, on a busy machine too.
+readonly fuzz_flags=(-max_len=32768 -timeout=30 -rss_limit_mb=512 -malloc_limit_mb=256 -verbosity=1)
 
-# Builds the fuzzers and fuzzes each TARGET (default: all), two side by side, for `--seconds N`.
-# The corpus stays in the cache; what makes a target fail goes to Fuzz/findings.
+# Builds the fuzzers and fuzzes each TARGET (default: all), two side by side, for `--seconds N`, or
+# with `--runs N` for that many inputs, the same ones each time. The corpus of the former stays in
+# the cache; what makes a target fail goes to Fuzz/findings.
 run_fuzzers() {
-    local seconds=60 targets=() running=0 target failed=0
+    local seconds=60 runs= targets=() running=0 target failed=0
     while (($#)); do
         case $1 in
             --seconds) seconds=${2:?--seconds needs a number}; shift ;;
+            --runs) runs=${2:?--runs needs a number}; shift ;;
             -*) printf '%s\n' "./dev fuzz: unknown option '$1'" >&2; return 2 ;;
             *) targets+=("$1") ;;
         esac
@@ -20,9 +22,11 @@ run_fuzzers() {
     done
     build_fuzzers
     ((${#targets[@]})) || mapfile -t targets < <("$fuzzer" list)
-    say "fuzzing ${targets[*]}, $seconds s each"
+    local length=(-max_total_time="$seconds") how="$seconds s each"
+    if [[ -n $runs ]]; then length=(-seed=1 -runs="$runs") how="$runs inputs each"; fi
+    say "fuzzing ${targets[*]}, $how"
     for target in "${targets[@]}"; do
-        fuzz "$target" "$seconds" &
+        fuzz "$target" "${length[@]}" &
         if ((++running == 2)); then
             wait -n || failed=1
             running=1
@@ -39,8 +43,12 @@ build_fuzzers() {
     swift build --package-path Fuzz -c release --quiet
 }
 
+# fuzz TARGET FLAG...
 fuzz() {
-    local target=$1 seconds=$2 directory=$fuzz_cache/$1 log
+    local target=$1 directory=$fuzz_cache/$1 log
+    shift
+    # A fixed number of inputs begins with the seeds alone, whatever was found before.
+    case $* in *-runs=*) directory=$(mktemp -d) ;; esac
     export SWIFTLET_FUZZ=$target
     # libFuzzer itself has to see the trap, to save what led to it.
     export SWIFT_BACKTRACE=enable=no
@@ -48,7 +56,7 @@ fuzz() {
     "$fuzzer" seed "$directory/seeds"
     mv "$directory/seeds/dictionary" "$directory/dictionary"
     log=$directory/log
-    if "$fuzzer" "${fuzz_flags[@]}" -max_total_time="$seconds" -dict="$directory/dictionary" \
+    if "$fuzzer" "${fuzz_flags[@]}" "$@" -dict="$directory/dictionary" \
         -artifact_prefix="Fuzz/findings/$target-" "$directory/corpus" "$directory/seeds" \
         >"$log" 2>&1; then
         printf '%s: %s\n' "$target" "$(grep '^Done' "$log" || tail -n 1 "$log")"

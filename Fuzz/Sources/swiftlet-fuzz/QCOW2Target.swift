@@ -15,7 +15,7 @@ enum QCOW2Target: FuzzTarget {
 
     static func seeds() throws -> [[UInt8]] {
         var images: [[UInt8]] = []
-        for compression in [QCOW2CreateOptions.Compression.zlib, .zstd] {
+        for compression in [QCOW2Compression.zlib, .zstd] {
             var options = QCOW2CreateOptions(byteCount: 64 << 10)
             options.clusterSize = 512
             options.compression = compression
