@@ -29,6 +29,11 @@ package struct HostError: Error, Sendable {
     package static func isUnsupported(_ code: Int32) -> Bool {
         code == EOPNOTSUPP || code == ENOSYS || code == ENOTTY
     }
+    /// A file that cannot zero or discard this range, or not at all: EINVAL is what block devices
+    /// say of a range that is no multiple of their blocks.
+    package static func refusesRange(_ code: Int32) -> Bool {
+        isUnsupported(code) || code == EINVAL
+    }
     /// EIO, for failures that no system call reported.
     package static let ioCode: Int32 = EIO
 

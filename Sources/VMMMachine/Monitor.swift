@@ -81,7 +81,13 @@ package final class Monitor {
         ProcessMemory.dropStartupCode()
         ProcessMemory.trimHeap()
         // A stop that an earlier life left behind ends a run early: what counts is the event.
-        while ending.event == nil, !wasInterrupted { try control.run() }
+        while ending.event == nil, !wasInterrupted {
+            do throws(HostError) {
+                try control.run()
+            } catch {
+                ending.end(.failed("the control loop: \(error)"))
+            }
+        }
         machine.stopVCPUs()
         io.stop()
         thread.join()

@@ -63,8 +63,9 @@ package final class DeviceWorker {
             isActive = true
             try listen()
         } catch {
-            // Also one that got its queues and then failed must not keep them.
-            device.quiesce()
+            // Also one that got its queues and then failed must not keep them. An active one is
+            // deactivated by `fail`, which takes its threads off the queues first.
+            if !isActive { device.quiesce() }
             fail(error)
         }
     }

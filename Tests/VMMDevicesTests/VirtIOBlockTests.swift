@@ -165,6 +165,43 @@ struct VirtIOBlockTests {
         #expect(answers.map(\.status) == [Status.ok, Status.ioError, Status.ioError])
     }
 
+    @Test("a disk grows while it runs, and transfers of more than 32 MiB are I/O errors")
+    func hugeTransfer() throws {
+        let fixture = try BlockFixture()
+        let grown = try EventFD()
+        fixture.disk.resize(to: 128 << 20) { error in if error == nil { grown.signal() } }
+        #expect(grown.descriptor.isReady(.readable, waitingMilliseconds: 10_000))
+        #expect(fixture.device.configuration[0..<8] == [0, 0, 4, 0, 0, 0, 0, 0])
+
+        // The same 512 KiB again and again.
+        let page = fixture.driver.writable(512 << 10)
+        let fits = try fixture.perform(fixture.header(0), Array(repeating: page, count: 64))
+        let huge = try fixture.perform(fixture.header(0), Array(repeating: page, count: 65))
+
+        #expect(fits == (Status.ok, 32 << 20 | 1))
+        #expect(huge == (Status.ioError, 1))
+    }
+
+    @Test("a disk that keeps its room neither offers nor does a discard")
+    func keepsRoom() throws {
+        let fixture = try BlockFixture { $0.isSparse = false }
+        let segment = fixture.driver.readable(fixture.segment(0, 1))
+        #expect(fixture.device.offeredFeatures & 1 << 13 == 0)
+        #expect(try fixture.perform(fixture.header(11), [segment]).status == Status.unsupported)
+    }
+
+    @Test("a driver that resets again and again leaves no counters behind")
+    func resets() throws {
+        let fixture = try BlockFixture()
+        _ = try fixture.perform(fixture.header(0), [fixture.driver.writable(512)])
+        for _ in 0..<100 {
+            fixture.device.quiesce()
+            try fixture.driver.activate()
+        }
+        #expect(fixture.disk.statistics.readOperations == 1)
+        #expect(fixture.disk.counterCount == 1)
+    }
+
     // MARK: other requests
 
     @Test("a flush is answered", arguments: engines)

@@ -49,13 +49,13 @@ enum BlockRequest: Equatable {
         switch type {
         case BlockRequestType.read:
             self =
-                Self.transfer(sector, chain.writable.byteCount, disk).map { .read(offset: $0) }
+                Self.data(sector, chain.writable.byteCount, disk).map { .read(offset: $0) }
                 ?? .refuse(.ioError)
         case BlockRequestType.write where disk.isReadOnly || disk.refusesChange(at: sector):
             self = .refuse(.ioError)
         case BlockRequestType.write:
             self =
-                Self.transfer(sector, chain.readable.byteCount, disk).map { .write(offset: $0) }
+                Self.data(sector, chain.readable.byteCount, disk).map { .write(offset: $0) }
                 ?? .refuse(.ioError)
         case BlockRequestType.flush: self = .flush
         case BlockRequestType.getID: self = .getID
@@ -63,6 +63,11 @@ enum BlockRequest: Equatable {
             self = Self.range(chain.readable, isDiscard: type == BlockRequestType.discard, disk)
         default: self = .refuse(.unsupported)
         }
+    }
+
+    /// The byte offset of a read or write, which has a largest size.
+    private static func data(_ sector: UInt64, _ count: UInt64, _ disk: BlockLimits) -> UInt64? {
+        count <= BlockLimits.maximumTransfer ? transfer(sector, count, disk) : nil
     }
 
     /// The byte offset of a transfer of whole sectors inside the disk.
@@ -82,7 +87,9 @@ enum BlockRequest: Equatable {
             let sectors = segment.load(UInt32.self, at: 8),
             let flags = segment.load(UInt32.self, at: 12)
         else { return .refuse(.ioError) }
-        guard flags & ~(isDiscard ? 0 : unmapFlag) == 0 else { return .refuse(.unsupported) }
+        guard flags & ~(isDiscard ? 0 : unmapFlag) == 0, !isDiscard || disk.allowsDiscard else {
+            return .refuse(.unsupported)
+        }
         let bytes = UInt64(sectors) * Disk.sectorSize
         guard isDiscard || sectors <= BlockLimits.maximumZeroSectors,
             !disk.refusesChange(at: sector),
@@ -100,12 +107,17 @@ struct BlockLimits {
 
     init(_ disk: Disk) { self.disk = disk }
 
+    /// A driver may list the same memory again and again; Linux asks for 1280 KiB at once, Windows
+    /// for 2 MiB.
+    static let maximumTransfer: UInt64 = 32 << 20
     /// 16 MiB a request: what is written by hand where the file cannot zero a range.
     static let maximumZeroSectors: UInt32 = 32768
 
     /// Of this moment: a disk may grow.
     var sectorCount: UInt64 { disk.sectorCount }
     var isReadOnly: Bool { disk.isReadOnly }
+    /// A disk that is to keep its room does not give it back, whether the driver was told or not.
+    var allowsDiscard: Bool { disk.isSparse }
 
     /// The first sector of a raw image that nobody declared as raw stays as it is.
     func refusesChange(at sector: UInt64) -> Bool { sector == 0 && disk.protectsFirstSector }

@@ -173,12 +173,19 @@ package struct BlockSpec: DeviceSpec, Decodable {
                 "\(context.id): sector 0 of '\(path)' stays as it is; image_type=raw frees it")
         }
         let count = Int(queueCount ?? 1)
+        let threads: [LoopThread]
+        do throws(ConfigurationProblem) {
+            threads = try makeThreads(count, id: context.id)
+        } catch {
+            _ = disk.close()
+            throw error
+        }
         return .virtIO(
             VirtIOBlock(
                 id: context.id, disk: disk,
                 queueSizes: Array(repeating: queueSize ?? 128, count: count),
                 serial: serial, clock: context.clock,
-                threads: try makeThreads(count, id: context.id)))
+                threads: threads))
     }
 
     /// A thread for each of several queues, or for one that is to keep to some CPUs.

@@ -35,14 +35,23 @@ package final class Disk: Sendable {
 
     /// The files that engines may use; nil where every byte has to go through the image.
     let descriptors: [FileDescriptor?]
-    /// How many of them are the image's own: what a flush has to synchronise.
-    let ownFileCount: Int
+    /// The one file that a flush has to synchronise; nil where there are several or none, and the
+    /// image has to do it.
+    let flushFile: Int?
     /// What direct I/O on the files must be aligned to, in bytes.
     let alignment: Int
     let lane: SlowLane
     private let engine: DiskEngineKind?
     private let sectors: Atomic<UInt64>
-    private let counters = Mutex<[DiskCounters]>([])
+    /// Of all queues that there were; those of queues that are gone count on for the next ones.
+    private struct Counters {
+        var all: [DiskCounters] = []
+        var free: [DiskCounters] = []
+    }
+    private let counters = Mutex(Counters())
+    /// The host failed to make writes stable, and tells that once: what was lost stays lost, so
+    /// that no later flush may be answered with success.
+    private let lostWrites = Atomic<Bool>(false)
 
     /// Opens and locks the image at `path`.
     package convenience init(path: String, _ options: DiskOptions) throws(ImageError) {
@@ -73,7 +82,8 @@ package final class Disk: Sendable {
         extents = image.extents
         limiter = options.limiter
         descriptors = image.files.map(\.descriptor)
-        ownFileCount = image.files.count { !$0.isReadOnly }
+        let writable = image.files.indices.filter { !image.files[$0].isReadOnly }
+        flushFile = writable.count == 1 ? writable[0] : nil
         alignment = image.files.map(\.alignment).max() ?? 1
         engine = options.engine
         sectors = Atomic(image.byteCount / Self.sectorSize)
@@ -100,18 +110,30 @@ package final class Disk: Sendable {
 
     /// The sum over all queues that there were.
     package var statistics: DiskStatistics {
-        counters.withLock { $0.reduce(DiskStatistics()) { $0 + $1.statistics } }
+        counters.withLock { $0.all.reduce(DiskStatistics()) { $0 + $1.statistics } }
     }
 
     /// Writes down what the image keeps in memory and ends the slow lane; nil, or why it failed.
     /// Called once, when no queue uses the disk any more.
     package func close() -> ImageError? { lane.close() }
 
-    func makeCounters() -> DiskCounters {
-        let made = DiskCounters()
-        counters.withLock { $0.append(made) }
-        return made
+    /// How many sets of counters there are: as many as there were queues at once.
+    package var counterCount: Int { counters.withLock { $0.all.count } }
+
+    /// Counters for one queue, to be given back when it ends.
+    func takeCounters() -> DiskCounters {
+        counters.withLock { counters in
+            if let free = counters.free.popLast() { return free }
+            let made = DiskCounters()
+            counters.all.append(made)
+            return made
+        }
     }
+
+    func giveBack(_ used: DiskCounters) { counters.withLock { $0.free.append(used) } }
+
+    var hasLostWrites: Bool { lostWrites.load(ordering: .acquiring) }
+    func setLostWrites() { lostWrites.store(true, ordering: .releasing) }
 
     /// The engine asked for, else the first one that the kernel allows; nil where the slow lane
     /// does all.

@@ -46,7 +46,9 @@ package final class DiskQueue {
     }
 
     /// Ranges above this are walked by the slow lane: the loop must not look at a table for long.
-    private static let longRange: UInt64 = 1 << 30
+    private static let longRange: UInt64 = 64 << 20
+    /// Zeros above this are filled in by the slow lane: a request costs the loop little.
+    private static let longZeros: UInt64 = 1 << 20
 
     private let disk: Disk
     private let engine: (any DiskEngine)?
@@ -68,10 +70,12 @@ package final class DiskQueue {
         engine = try disk.makeEngine(depth: UInt32(depth))
         mailbox = try Mailbox()
         throttle = try disk.limiter.map { limiter throws(HostError) in try Throttle(limiter) }
-        counters = disk.makeCounters()
+        counters = disk.takeCounters()
         slots = Array(repeating: Slot(), count: depth)
         finished.reserveCapacity(depth)
     }
+
+    deinit { disk.giveBack(counters) }
 
     /// Readable when there may be completions, or when throttled requests may go on.
     package var wakeSources: [FileDescriptor] {
@@ -178,7 +182,7 @@ extension DiskQueue {
                 vector.limit(to: extent.count)
                 enqueue(slot, .read(vector, offset: place), on: file, extent.count)
                 return
-            case .zeros:
+            case .zeros where extent.count <= Self.longZeros:
                 vector.fillZeros(extent.count)
                 vector.removeFirst(Int(clamping: extent.count))
                 slots[slot].done += extent.count
@@ -215,10 +219,12 @@ extension DiskQueue {
     private func flush(_ slot: Int) {
         if disk.isReadOnly {
             finish(slot, 0)
-        } else if disk.ownFileCount > 1 || disk.extents.hasUnflushedMetadata {
-            takeSlowLane(slot)
+        } else if disk.hasLostWrites {
+            finish(slot, HostError.ioCode)
+        } else if let file = disk.flushFile, !disk.extents.hasUnflushedMetadata {
+            enqueue(slot, .flush, on: file, 0)
         } else {
-            enqueue(slot, .flush, on: 0, 0)
+            takeSlowLane(slot)
         }
     }
 
@@ -236,6 +242,10 @@ extension DiskQueue {
             case .data(let file, let place, isWritable: true):
                 if slots[slot].writesZeros {
                     let step = min(extent.count, IORing.zeroByteCount)
+                    guard (place | step) % UInt64(disk.alignment) == 0 else {
+                        takeSlowLane(slot)
+                        return
+                    }
                     enqueue(slot, .zeros(offset: place, count: step), on: file, step)
                 } else {
                     enqueue(
@@ -283,10 +293,11 @@ extension DiskQueue {
             slots[slot].done += UInt64(result)
             advance(slot)
         case .flush:
+            if result < 0 { disk.setLostWrites() }
             finish(slot, result < 0 ? -result : 0)
         case .discard:
             // Discard is advice: a file that cannot do it keeps its blocks.
-            if result < 0, !HostError.isUnsupported(-result) {
+            if result < 0, !HostError.refusesRange(-result) {
                 finish(slot, -result)
             } else {
                 slots[slot].done += slots[slot].step
@@ -308,7 +319,7 @@ extension DiskQueue {
         } else if result >= 0 {
             slots[slot].done += slots[slot].step
             advance(slot)
-        } else if HostError.isUnsupported(-result) {
+        } else if HostError.refusesRange(-result) {
             slots[slot].writesZeros = true
             advance(slot)
         } else {
@@ -337,7 +348,14 @@ extension DiskQueue {
                 try Self.write(image, lent.vector, at: offset + done, &buffer)
             }
         case .flush:
-            answer(slot, mailbox) { image, _ throws(ImageError) in try image.flush() }
+            answer(slot, mailbox) { [disk] image, _ throws(ImageError) in
+                do throws(ImageError) {
+                    try image.flush()
+                } catch {
+                    disk.setLostWrites()
+                    throw error
+                }
+            }
         case .discard(let offset, let count):
             answer(slot, mailbox) { image, _ throws(ImageError) in
                 try image.discard(at: offset + done, count: count - done)

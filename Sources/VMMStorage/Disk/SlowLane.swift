@@ -19,6 +19,8 @@ package final class SlowLane: Sendable {
     static let bufferByteCount = 256 << 10
 
     private let work: LoopBound<Work>
+    /// Keeps jobs apart where the host gave no thread and their posters run them.
+    private let turn = Mutex<Void>(())
     private let running = Mutex<LoopThread?>(nil)
 
     init(_ image: any DiskImage) {
@@ -41,9 +43,11 @@ package final class SlowLane: Sendable {
     }
 
     private func perform(_ job: Job) {
-        work.withValue { work in
-            work.buffer.reserveCapacity(Self.bufferByteCount)
-            job(work.image, &work.buffer)
+        turn.withLock { _ in
+            work.withValue { work in
+                work.buffer.reserveCapacity(Self.bufferByteCount)
+                job(work.image, &work.buffer)
+            }
         }
     }
 
