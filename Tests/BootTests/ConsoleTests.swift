@@ -168,7 +168,7 @@ struct ConsoleTests {
             """)
         boot.serial = "null"
         boot.console = "off"
-        boot.options = ["--disk", "path=\(disk)"]
+        boot.options = ["--disk", "path=\(disk),image_type=raw"]
         let guest = try boot.start(scratch)
 
         #expect(try guest.waitForExit() == 0)

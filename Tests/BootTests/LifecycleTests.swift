@@ -27,7 +27,7 @@ struct LifecycleTests {
             "swiftlet.ip=\(subnet).2/24", "reboot=" + (method.isEmpty ? "a" : method),
         ]
         boot.options = [
-            "--disk", "path=\(disk)", "--net",
+            "--disk", "path=\(disk),image_type=raw", "--net",
             "tap=swl-boot\(number),ip=\(subnet).1,mask=255.255.255.0",
         ]
         let guest = try boot.start(scratch)
@@ -100,7 +100,7 @@ struct LifecycleTests {
         let reader = try #require(FileHandle(forUpdatingAtPath: fifo))
         let words = [
             try Bed.monitor, "--kernel", kernel, "--memory", "size=64M", "--serial", "null",
-            "--console", "null", "--debug-console", "file=\(fifo)", "--disk", "path=\(disk)",
+            "--console", "null", "--debug-console", "file=\(fifo)", "--disk", "path=\(disk),image_type=raw",
             "--net", "tap=swl-again",
         ]
         let guest = try Guest(words, in: scratch)

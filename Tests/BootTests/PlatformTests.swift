@@ -36,7 +36,7 @@ struct PlatformTests {
         boot.kernel = Kernel(version: version, format: .elf)
         boot.cpus = "boot=2"
         let tap = "tap=swl-plat\(version == .debian12 ? 12 : 13)"
-        boot.options = ["--disk", "path=\(disk)", "--net", tap]
+        boot.options = ["--disk", "path=\(disk),image_type=raw", "--net", tap]
         let guest = try boot.start(scratch)
         try guest.wait(for: "now\n")
         let now = Int(Date().timeIntervalSince1970)
@@ -90,7 +90,7 @@ struct PlatformTests {
             say rounds "$round"
             """)
         boot.options = [
-            "--disk", "path=\(disk)", "--net",
+            "--disk", "path=\(disk),image_type=raw", "--net",
             "tap=swl-reset,ip=192.168.220.1,mask=255.255.255.0",
         ]
 

@@ -20,7 +20,7 @@ struct StartUpTests {
         let scratch = try Scratch()
         let disk = try scratch.file("disk", Data(count: 1 << 20))
         var boot = Boot("dd if=/dev/vda of=/dev/null bs=64k count=4 2>/dev/null || fail read")
-        boot.options = ["--disk", "path=\(disk)", "--net", "tap=swl-strace"]
+        boot.options = ["--disk", "path=\(disk),image_type=raw", "--net", "tap=swl-strace"]
         let trace = scratch("trace")
         let words = try ["strace", "-f", "-qq", "-o", trace] + boot.arguments(scratch)
 
