@@ -100,7 +100,8 @@ struct LifecycleTests {
         let reader = try #require(FileHandle(forUpdatingAtPath: fifo))
         let words = [
             try Bed.monitor, "--kernel", kernel, "--memory", "size=64M", "--serial", "null",
-            "--console", "null", "--debug-console", "file=\(fifo)", "--disk", "path=\(disk),image_type=raw",
+            "--console", "null", "--debug-console", "file=\(fifo)", "--disk",
+            "path=\(disk),image_type=raw",
             "--net", "tap=swl-again",
         ]
         let guest = try Guest(words, in: scratch)

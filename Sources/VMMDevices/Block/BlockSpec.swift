@@ -168,10 +168,6 @@ package struct BlockSpec: DeviceSpec, Decodable {
         } catch {
             throw problem("path", path, error.description)
         }
-        if disk.protectsFirstSector, !disk.isReadOnly {
-            Log.warning(
-                "\(context.id): sector 0 of '\(path)' stays as it is; image_type=raw frees it")
-        }
         let count = Int(queueCount ?? 1)
         let threads: [LoopThread]
         do throws(ConfigurationProblem) {

@@ -31,6 +31,7 @@ package final class VirtIOBlock: VirtIODevice {
     private let serial: [UInt8]
     private let clock: any HostClock
     private let cache = CacheMode()
+    private var hasWarned = false
     private var canSwitchWriteback = false
     private var queues: [BlockQueue?] = []
     /// For each wake source the queue that it belongs to.
@@ -108,10 +109,20 @@ package final class VirtIOBlock: VirtIODevice {
                     limits: BlockLimits(disk), serial: serial, cache: cache)
             }
         }
+        warnOfFirstSector()
         guard threads.isEmpty else { return }
         wakeQueues = self.queues.compactMap { $0 }.flatMap { queue in
             Array(repeating: queue, count: queue.wakeSources.count)
         }
+    }
+
+    /// Once, and not before the guest uses the disk: mistakes of the user are told alone.
+    private func warnOfFirstSector() {
+        guard disk.protectsFirstSector, !disk.isReadOnly, !hasWarned else { return }
+        hasWarned = true
+        Log.warning(
+            "\(id): sector 0 stays as it is, for the raw image is not declared; "
+                + "image_type=raw frees it")
     }
 
     package func quiesce() {
