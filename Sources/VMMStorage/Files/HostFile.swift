@@ -24,7 +24,8 @@ package final class HostFile: ImageFile {
     /// What engines use, past the page cache if asked for.
     private let data: FileDescriptor
     /// What the calls here use: always through the page cache, so that no call needs alignment.
-    /// The kernel keeps both views of one file the same.
+    /// The kernel keeps both views of a regular file the same; of a block device it may not while
+    /// a direct write is in flight.
     private let calls: FileDescriptor
 
     /// Opens `path` and locks it: shared when read-only, else alone. `isDirect`: engines bypass
