@@ -145,6 +145,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
         options.image.isDirect = isDirect ?? false
         options.image.lock = lock == .full ? .whole : .byteRange
         options.isSparse = isSparse ?? true
+        options.allowsAIO = !(disablesAIO ?? false)
         switch (disablesRing ?? false, disablesAIO ?? false) {
         case (false, _): options.engine = nil
         case (true, false): options.engine = .aio

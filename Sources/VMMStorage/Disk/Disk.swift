@@ -7,6 +7,8 @@ package struct DiskOptions: Sendable {
     package var image = ImageOptions()
     /// The engine to use; nil: the best that the kernel allows.
     package var engine: DiskEngineKind?
+    /// Whether Linux AIO may stand in for io_uring where the kernel refuses it.
+    package var allowsAIO = true
     /// Ranges may be given back to the host; else the image takes all its room at once.
     package var isSparse = true
     package var limiter: RateLimiter?
@@ -42,6 +44,7 @@ package final class Disk: Sendable {
     let alignment: Int
     let lane: SlowLane
     private let engine: DiskEngineKind?
+    private let allowsAIO: Bool
     private let sectors: Atomic<UInt64>
     /// Of all queues that there were; those of queues that are gone count on for the next ones.
     private struct Counters {
@@ -86,6 +89,7 @@ package final class Disk: Sendable {
         flushFile = writable.count == 1 ? writable[0] : nil
         alignment = image.files.map(\.alignment).max() ?? 1
         engine = options.engine
+        allowsAIO = options.allowsAIO
         sectors = Atomic(image.byteCount / Self.sectorSize)
         lane = SlowLane(image)
     }
@@ -147,7 +151,7 @@ package final class Disk: Sendable {
         case nil:
             if let ring = try? RingEngine(files, depth: depth) { return ring }
             Log.info("disk: the kernel allows no io_uring")
-            return try? AIOEngine(files, depth: depth)
+            return allowsAIO ? try? AIOEngine(files, depth: depth) : nil
         }
     }
 }
