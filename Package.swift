@@ -42,24 +42,29 @@ let package = Package(
         module("VMMFirmware", ["VMMBase"]),
         module("VMMStorage", ["VMMBase", "VMMHost"]),
         module("VMMNetwork", ["VMMBase", "VMMHost"]),
+        module("VMMSandbox", ["VMMBase", "VMMHost"]),
         module("VMMVirtIO", ["VMMBase", "VMMHost", "VMMBus"]),
         module(
             "VMMDevices",
-            ["VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMVirtIO"]),
+            [
+                "VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMSandbox",
+                "VMMVirtIO",
+            ]),
         module(
             "VMMMachine",
             [
                 "VMMBase", "VMMHost", "VMMBus", "VMMFirmware", "VMMStorage", "VMMNetwork",
-                "VMMVirtIO", "VMMDevices",
+                "VMMSandbox", "VMMVirtIO", "VMMDevices",
             ]),
+        module("VMMServer", ["VMMBase", "VMMHost", "VMMMachine"]),
         .executableTarget(
             name: "swiftlet-vmm",
-            dependencies: ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
+            dependencies: ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine", "VMMServer"],
             swiftSettings: houseRules),
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "VMMBase", "VMMHost", "VMMStorage",
+                "VMMBase", "VMMHost", "VMMNetwork", "VMMStorage", "VMMDevices",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: houseRules),
@@ -68,8 +73,8 @@ let package = Package(
         suite("VMMBaseTests", ["VMMBase"]),
         suite("VMMFirmwareTests", ["VMMFirmware", "VMMBase"]),
         suite("VMMBusTests", ["VMMBus", "VMMBase"]),
-        suite("RepositoryTests", ["VMMMachine"]),
-        suite("BootTests", []),
+        suite("RepositoryTests", ["VMMMachine", "VMMServer"]),
+        suite("BootTests", ["VMMBase"]),
         suite(
             "VMMDevicesTests",
             [
@@ -78,10 +83,16 @@ let package = Package(
             ]),
         suite(
             "VMMVirtIOTests", ["VMMVirtIO", "VMMTestSupport", "VMMBase", "VMMBus", "VMMHost"]),
-        suite("VMMHostTests", ["VMMHost", "VMMBase"]),
-        suite("VMMStorageTests", ["VMMStorage", "VMMHost", "VMMBase"]),
+        suite("VMMHostTests", ["VMMHost", "VMMTestSupport", "VMMBase"]),
+        suite("VMMSandboxTests", ["VMMSandbox", "VMMTestSupport", "VMMHost", "VMMBase"]),
+        suite("VMMStorageTests", ["VMMStorage", "VMMTestSupport", "VMMHost", "VMMBase"]),
         suite("SwiftletTests", []),
-        suite("VMMNetworkTests", ["VMMNetwork"]),
-        suite("VMMMachineTests", ["VMMMachine", "VMMDevices", "VMMBase", "VMMHost"]),
+        suite(
+            "VMMServerTests",
+            ["VMMServer", "VMMTestSupport", "VMMMachine", "VMMHost", "VMMBus", "VMMBase"]),
+        suite("VMMNetworkTests", ["VMMNetwork", "VMMTestSupport", "VMMBase", "VMMHost"]),
+        suite(
+            "VMMMachineTests",
+            ["VMMMachine", "VMMDevices", "VMMBus", "VMMTestSupport", "VMMBase", "VMMHost"]),
     ]
 )

@@ -31,23 +31,29 @@ let package = Package(
         module("VMMFirmware", ["VMMBase"]),
         module("VMMStorage", ["VMMBase", "VMMHost"]),
         module("VMMNetwork", ["VMMBase", "VMMHost"]),
+        module("VMMSandbox", ["VMMBase", "VMMHost"]),
         module("VMMVirtIO", ["VMMBase", "VMMHost", "VMMBus"]),
         module(
             "VMMDevices",
-            ["VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMVirtIO"]),
+            [
+                "VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMSandbox",
+                "VMMVirtIO",
+            ]),
         module(
             "VMMMachine",
             [
                 "VMMBase", "VMMHost", "VMMBus", "VMMFirmware", "VMMStorage", "VMMNetwork",
-                "VMMVirtIO", "VMMDevices",
+                "VMMSandbox", "VMMVirtIO", "VMMDevices",
             ]),
+        module("VMMServer", ["VMMBase", "VMMHost", "VMMMachine"]),
         module(
             "VMMTestSupport", ["VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMDevices"]),
         .executableTarget(
             name: "swiftlet-fuzz",
             dependencies: [
                 "CLibFuzzer", "VMMBase", "VMMHost", "VMMBus", "VMMFirmware", "VMMStorage",
-                "VMMVirtIO", "VMMDevices", "VMMMachine", "VMMTestSupport",
+                "VMMNetwork", "VMMVirtIO", "VMMDevices", "VMMMachine", "VMMServer",
+                "VMMTestSupport",
             ],
             swiftSettings: fuzzing,
             linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]),

@@ -6,11 +6,16 @@
 #include <sched.h>
 #include <liburing.h>
 #include <linux/aio_abi.h>
+#include <linux/capability.h>
 #include <linux/falloc.h>
+#include <linux/filter.h>
 #include <linux/fs.h>
 #include <net/if.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <linux/landlock.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <malloc.h>
 #include <netinet/in.h>
@@ -26,6 +31,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -60,18 +66,25 @@ typedef enum vmm_ioctl : uint64_t {
     VMM_KVM_GET_SREGS = KVM_GET_SREGS,
     VMM_KVM_SET_SREGS = KVM_SET_SREGS,
     VMM_KVM_SET_FPU = KVM_SET_FPU,
+    VMM_KVM_GET_MSRS = KVM_GET_MSRS,
     VMM_KVM_SET_MSRS = KVM_SET_MSRS,
     VMM_KVM_SET_CPUID2 = KVM_SET_CPUID2,
     VMM_KVM_GET_LAPIC = KVM_GET_LAPIC,
     VMM_KVM_SET_LAPIC = KVM_SET_LAPIC,
     VMM_KVM_GET_TSC_KHZ = KVM_GET_TSC_KHZ,
     VMM_KVM_GET_VCPU_EVENTS = KVM_GET_VCPU_EVENTS,
+    VMM_KVM_GET_CLOCK = KVM_GET_CLOCK,
+    VMM_KVM_SET_CLOCK = KVM_SET_CLOCK,
+    VMM_KVM_KVMCLOCK_CTRL = KVM_KVMCLOCK_CTRL,
+    VMM_KVM_GET_DEVICE_ATTR = KVM_GET_DEVICE_ATTR,
+    VMM_KVM_SET_DEVICE_ATTR = KVM_SET_DEVICE_ATTR,
 
     VMM_TUNSETIFF = TUNSETIFF,
     VMM_TUNGETFEATURES = TUNGETFEATURES,
     VMM_TUNSETOFFLOAD = TUNSETOFFLOAD,
     VMM_TUNSETVNETHDRSZ = TUNSETVNETHDRSZ,
     VMM_TUNGETIFF = TUNGETIFF,
+    VMM_TUNSETQUEUE = TUNSETQUEUE,
     VMM_SIOCSIFADDR = SIOCSIFADDR,
     VMM_SIOCSIFNETMASK = SIOCSIFNETMASK,
     VMM_SIOCSIFHWADDR = SIOCSIFHWADDR,
@@ -82,7 +95,14 @@ typedef enum vmm_ioctl : uint64_t {
     VMM_SIOCGIFMTU = SIOCGIFMTU,
     VMM_SIOCGIFINDEX = SIOCGIFINDEX,
 
+    VMM_FIONREAD = FIONREAD,
     VMM_TIOCGWINSZ = TIOCGWINSZ,
+    VMM_TCGETS = TCGETS,
+    VMM_TCSETS = TCSETS,
+    VMM_TIOCGPGRP = TIOCGPGRP,
+    VMM_TIOCGPTN = TIOCGPTN,
+    VMM_TIOCSPTLCK = TIOCSPTLCK,
+    VMM_TIOCGPTPEER = TIOCGPTPEER,
     VMM_BLKGETSIZE64 = BLKGETSIZE64,
     VMM_BLKSSZGET = BLKSSZGET,
     VMM_BLKPBSZGET = BLKPBSZGET,
@@ -141,12 +161,113 @@ static inline uint32_t vmm_direct_alignment(int fd) {
     return found.memory > found.offset ? found.memory : found.offset;
 }
 
+// Confinement of the calling thread, by number: glibc has no wrappers.
+static inline int vmm_seccomp(unsigned operation, unsigned flags, const void *argument) {
+    return (int)syscall(SYS_seccomp, operation, flags, argument);
+}
+
+// What a set of landlock rules is about; an older kernel knows the first fields alone.
+struct vmm_landlock {
+    uint64_t files, network, scopes;
+};
+
+// Returns a descriptor, or with `rules` null the kernel's version of landlock.
+static inline int vmm_landlock_create(
+    const struct vmm_landlock *rules, size_t size, uint32_t flags) {
+    return (int)syscall(444, rules, size, flags);
+}
+
+static inline int vmm_landlock_allow(int rules, int file, uint64_t access) {
+    struct landlock_path_beneath_attr rule = {.allowed_access = access, .parent_fd = file};
+    return (int)syscall(445, rules, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+}
+
+static inline int vmm_landlock_restrict(int rules) { return (int)syscall(446, rules, 0); }
+
+static inline int vmm_prctl(int option, unsigned long argument) {
+    return prctl(option, argument, 0, 0, 0);
+}
+
+// PR_SCHED_CORE with PR_SCHED_CORE_CREATE, for the calling thread or its whole process.
+static inline int vmm_schedule_cores(int whole_process) {
+    return prctl(62, 1, 0, whole_process ? 1 : 0, 0);
+}
+
+// Keeps of the calling thread's capabilities those of `kept` that it has.
+static inline int vmm_keep_capabilities(uint64_t kept) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{0}};
+    if (syscall(SYS_capget, &header, data) != 0) return -1;
+    for (int i = 0; i < 2; i++) {
+        data[i].permitted &= (uint32_t)(kept >> (32 * i));
+        data[i].effective &= (uint32_t)(kept >> (32 * i));
+        data[i].inheritable = 0;
+    }
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+// The call that a filter refused, from what came with SIGSYS.
+static inline int vmm_refused_call(const siginfo_t *info) { return info->si_syscall; }
+
 static inline int vmm_set_thread_name(const char *name) {
     return prctl(PR_SET_NAME, (unsigned long)name, 0, 0, 0);
 }
 
 static inline int vmm_get_thread_name(char *name) {
     return prctl(PR_GET_NAME, (unsigned long)name, 0, 0, 0);
+}
+
+// A child process. It runs in the parent's memory until it executes its program, so that a large
+// monitor starts it as fast as a small one (clone(2), as vfork); what it may do until then is only
+// system calls, and so it is C.
+struct vmm_child {
+    const char *path;
+    char *const *arguments;
+    const int *kept;   // descriptors that stay open under their numbers
+    size_t kept_count;
+    int output;        // becomes standard output and error
+    int null;          // becomes standard input
+    pid_t parent;
+    int code;          // errno of what failed before the program ran
+};
+
+// <sched.h> and <unistd.h> have these only with _GNU_SOURCE, which is not set here.
+extern int clone(int (*)(void *), void *, int, void *, ...);
+extern char **__environ;
+
+static inline int vmm_child_main(void *argument) {
+    struct vmm_child *child = argument;
+    sigset_t none;
+    // Ends with the thread that started it; which may have ended already.
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != child->parent) goto fail;
+    // The terminal's signals are for the parent, which ends the child itself.
+    setsid();
+    if (dup2(child->null, 0) < 0 || dup2(child->output, 1) < 0 || dup2(child->output, 2) < 0)
+        goto fail;
+    for (size_t i = 0; i < child->kept_count; i++)
+        if (fcntl(child->kept[i], F_SETFD, 0) != 0) goto fail;
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGTTIN, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, 0);
+    execve(child->path, child->arguments, __environ);
+fail:
+    child->code = errno ? errno : ESRCH;
+    _exit(127);
+}
+
+static inline pid_t vmm_start_child(struct vmm_child *child, void *stack_end, int *pidfd) {
+    sigset_t all, before;
+    sigfillset(&all);
+    child->code = 0;
+    child->parent = getpid();
+    // No handler of the parent's may run in the child.
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pid_t pid = clone(
+        vmm_child_main, stack_end, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, child, pidfd);
+    if (pid < 0) child->code = errno;
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    return pid;
 }
 
 static inline int64_t vmm_thread_id(void) { return syscall(SYS_gettid); }
@@ -168,6 +289,11 @@ static inline int vmm_processor_count(void) {
 // Keeps the calling thread on some CPUs: `count` words of 64, lowest CPU first.
 static inline int vmm_set_affinity(const uint64_t *words, size_t count) {
     return (int)syscall(SYS_sched_setaffinity, 0, count * sizeof(*words), words);
+}
+
+// A client of a listening socket, without its address.
+static inline int vmm_accept(int fd, int flags) {
+    return (int)syscall(SYS_accept4, fd, NULL, NULL, flags);
 }
 
 static inline int vmm_sigrtmin(void) { return SIGRTMIN; }
@@ -194,12 +320,17 @@ _Static_assert(sizeof(struct kvm_cpuid_entry2) == 40, "KVM api 4.20");
 _Static_assert(sizeof(struct kvm_cpuid2) == 8, "KVM api 4.20");
 _Static_assert(sizeof(struct kvm_msr_entry) == 16, "KVM api 4.19");
 _Static_assert(sizeof(struct kvm_msrs) == 8, "KVM api 4.19");
+// What KVM_GET_MSRS takes, with room for one.
+struct vmm_one_msr { uint32_t count, padding; struct kvm_msr_entry entry; };
+_Static_assert(sizeof(struct vmm_one_msr) == 24, "KVM api 4.18");
 _Static_assert(sizeof(struct kvm_irq_routing_entry) == 48, "KVM api 4.52");
 _Static_assert(sizeof(struct kvm_irq_routing) == 8, "KVM api 4.52");
 _Static_assert(sizeof(struct kvm_userspace_memory_region) == 32, "KVM api 4.35");
 _Static_assert(sizeof(struct kvm_irqfd) == 32, "KVM api 4.75");
 _Static_assert(sizeof(struct kvm_ioeventfd) == 64, "KVM api 4.59");
 _Static_assert(sizeof(struct kvm_msi) == 32, "KVM api 4.70");
+_Static_assert(sizeof(struct kvm_clock_data) == 48, "KVM api 4.29");
+_Static_assert(sizeof(struct kvm_device_attr) == 24, "KVM api 4.80");
 _Static_assert(sizeof(struct kvm_regs) == 144, "KVM api 4.11");
 _Static_assert(sizeof(struct kvm_sregs) == 312, "KVM api 4.13");
 _Static_assert(sizeof(struct kvm_fpu) == 416, "KVM api 4.22");
@@ -221,13 +352,18 @@ VMM_ACCESS(32)
 VMM_ACCESS(64)
 #undef VMM_ACCESS
 
-static inline uint16_t vmm_load_acquire_16(const void *p) {
-    return __atomic_load_n((const volatile uint16_t *)p, __ATOMIC_ACQUIRE);
-}
-
-static inline void vmm_store_release_16(void *p, uint16_t value) {
-    __atomic_store_n((volatile uint16_t *)p, value, __ATOMIC_RELEASE);
-}
+// A packed ring's descriptor is announced by its last 16 bits; the 64 around them are aligned, so
+// that both sides see them change as one or in the order of the stores.
+#define VMM_ORDERED_ACCESS(bits)                                                                  \
+    static inline uint##bits##_t vmm_load_acquire_##bits(const void *p) {                         \
+        return __atomic_load_n((const volatile uint##bits##_t *)p, __ATOMIC_ACQUIRE);             \
+    }                                                                                             \
+    static inline void vmm_store_release_##bits(void *p, uint##bits##_t value) {                  \
+        __atomic_store_n((volatile uint##bits##_t *)p, value, __ATOMIC_RELEASE);                  \
+    }
+VMM_ORDERED_ACCESS(16)
+VMM_ORDERED_ACCESS(64)
+#undef VMM_ORDERED_ACCESS
 
 // Orders a store of a ring index before the load of the other side's event index.
 static inline void vmm_full_barrier(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -238,5 +374,11 @@ static inline void vmm_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]) {
     __asm__ volatile("cpuid"
                      : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
                      : "a"(leaf), "c"(subleaf));
+}
+
+static inline uint64_t vmm_time_stamp(void) {
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
 }
 #endif

@@ -7,4 +7,12 @@ package struct InterruptMessage: Hashable, Sendable {
         self.address = address
         self.data = data
     }
+
+    /// Raises the non-maskable interrupt of one local APIC (Intel SDM 3A, 11.11): bits 8 to 14 of
+    /// its id are where guests with more than 255 vCPUs put them.
+    package static func nonMaskable(apicID: UInt32) -> InterruptMessage {
+        let id = UInt64(apicID)
+        return InterruptMessage(
+            address: 0xfee0_0000 | (id & 0xff) << 12 | (id >> 8 & 0x7f) << 5, data: 0x400)
+    }
 }

@@ -24,6 +24,15 @@ package struct HostError: Error, Sendable {
     /// The caller lacks a right.
     package var isPermission: Bool { code == EPERM || code == EACCES }
 
+    /// The kernel finds that what was asked for does not fit what there is.
+    package var isMismatch: Bool { code == EINVAL }
+
+    /// Nothing has this name, or nobody listens there: what a peer that is not up looks like.
+    package var isAbsence: Bool { code == ENOENT || code == ECONNREFUSED }
+
+    /// It would have to wait: of a connection, too many clients wait to be accepted.
+    package var wouldBlock: Bool { code == EAGAIN }
+
     /// The file cannot do this at all: ask it in another way.
     package var isUnsupported: Bool { Self.isUnsupported(code) }
     package static func isUnsupported(_ code: Int32) -> Bool {

@@ -15,6 +15,10 @@ final class InterruptRouter: MessageInterruptSource, InterruptPinSink {
     private struct State {
         var routes: [UInt32: InterruptMessage] = [:]
         var next = UInt32(pinCount)
+        /// Numbers below `next` that were given back.
+        var free: [UInt32] = []
+        /// Pins that devices raise without the IOAPIC's help.
+        var edges: [Int: PinInterrupt] = [:]
     }
 
     fileprivate let vm: KVMVirtualMachine
@@ -31,13 +35,29 @@ final class InterruptRouter: MessageInterruptSource, InterruptPinSink {
         RoutedInterrupt(router: self)
     }
 
+    /// The input of a pin (0 to 23) for one edge-triggered device. The kernel delivers it by the
+    /// route that the IOAPIC sets, so an interrupt costs no exit to us.
+    func makeEdgeInterrupt(pin: Int) throws(HostError) -> any EdgeInterrupt {
+        let edge = try PinInterrupt()
+        try vm.attach(edge.event, toInterrupt: UInt32(clamping: pin))
+        state.withLock { $0.edges[pin] = edge }
+        return edge
+    }
+
     /// A number for one more interrupt; nil when the kernel's table is full.
     fileprivate func allocate() -> UInt32? {
         state.withLock { state in
+            if let gsi = state.free.popLast() { return gsi }
             guard state.next < Self.maximumRoutes else { return nil }
             defer { state.next += 1 }
             return state.next
         }
+    }
+
+    /// The number's eventfd is not bound to it any more.
+    fileprivate func release(_ gsi: UInt32) {
+        setRoute(gsi, nil)
+        state.withLock { $0.free.append(gsi) }
     }
 
     /// Sets or removes one route and hands the whole table to the kernel, as its interface wants.
@@ -59,11 +79,31 @@ final class InterruptRouter: MessageInterruptSource, InterruptPinSink {
 
     func route(pin: Int, _ message: InterruptMessage?) {
         setRoute(UInt32(clamping: pin), message)
+        if message != nil { state.withLock { $0.edges[pin] }?.unmasked() }
     }
 
     func deliver(_ message: InterruptMessage) {
         vm.signal(message)
     }
+}
+
+/// An edge-triggered IOAPIC pin.
+private final class PinInterrupt: EdgeInterrupt {
+    let event: EventFD
+    private let action = Mutex<(@Sendable () -> Void)?>(nil)
+
+    init() throws(HostError) {
+        event = try EventFD()
+    }
+
+    func signal() { event.signal() }
+    func signal(through sink: any EventSink) { event.signal(through: sink) }
+
+    func whenUnmasked(_ action: @escaping @Sendable () -> Void) {
+        self.action.withLock { $0 = action }
+    }
+
+    func unmasked() { action.withLock { $0 }?() }
 }
 
 /// One message interrupt; its number and eventfd are made when the guest first programs it.
@@ -73,8 +113,14 @@ private final class RoutedInterrupt: MessageInterrupt {
         let event: EventFD
     }
 
+    private struct State {
+        var binding: Binding?
+        /// The function has left the machine: a vCPU that still programs it changes nothing.
+        var isReleased = false
+    }
+
     private let router: InterruptRouter
-    private let binding = Mutex<Binding?>(nil)
+    private let state = Mutex(State())
 
     init(router: InterruptRouter) {
         self.router = router
@@ -82,44 +128,72 @@ private final class RoutedInterrupt: MessageInterrupt {
 
     func route(_ message: InterruptMessage?) {
         guard let message else {
-            if let gsi = binding.withLock({ $0?.gsi }) { router.setRoute(gsi, nil) }
+            if let gsi = state.withLock({ $0.binding?.gsi }) { router.setRoute(gsi, nil) }
             return
         }
         do {
             guard let gsi = try bind() else { return }
-            router.setRoute(gsi, message)
+            // Under the lock, or a number that was given back meanwhile would get the route.
+            state.withLock { if $0.binding != nil { router.setRoute(gsi, message) } }
         } catch {
             router.limiter.warn("message interrupt: \(error)")
         }
     }
 
     private func bind() throws -> UInt32? {
-        if let gsi = binding.withLock({ $0?.gsi }) { return gsi }
-        guard let gsi = router.allocate() else {
-            router.limiter.warn("no interrupt numbers left")
-            return nil
+        try state.withLock { state in
+            if let gsi = state.binding?.gsi { return gsi }
+            guard !state.isReleased else { return nil }
+            guard let gsi = router.allocate() else {
+                router.limiter.warn("no interrupt numbers left")
+                return nil
+            }
+            do {
+                let event = try EventFD()
+                try router.vm.attach(event, toInterrupt: gsi)
+                state.binding = Binding(gsi: gsi, event: event)
+                return gsi
+            } catch {
+                router.release(gsi)
+                throw error
+            }
         }
-        let event = try EventFD()
-        try router.vm.attach(event, toInterrupt: gsi)
-        binding.withLock { $0 = Binding(gsi: gsi, event: event) }
-        return gsi
     }
 
     func signal() {
-        binding.withLock { $0?.event }?.signal()
+        state.withLock { $0.binding?.event }?.signal()
+    }
+
+    func release() {
+        state.withLock { state in
+            state.isReleased = true
+            guard let binding = state.binding else { return }
+            state.binding = nil
+            do throws(HostError) {
+                try router.vm.detach(binding.event, fromInterrupt: binding.gsi)
+                router.release(binding.gsi)
+            } catch {
+                // The number stays bound, and is not used again.
+                router.limiter.warn("interrupt \(binding.gsi): \(error)")
+            }
+        }
+    }
+
+    func signal(through sink: any EventSink) {
+        state.withLock { $0.binding?.event }?.signal(through: sink)
     }
 }
 
 extension KVMVirtualMachine: DoorbellBinder {
-    package func bind(_ event: EventFD, toWritesAt address: GuestAddress) throws {
-        try attach(event, toWritesAt: address)
+    package func bind(_ event: EventFD, to doorbell: Doorbell) throws {
+        try attach(event, toWritesAt: doorbell.address, of: doorbell.value)
     }
 
-    package func unbind(_ event: EventFD, fromWritesAt address: GuestAddress) {
+    package func unbind(_ event: EventFD, from doorbell: Doorbell) {
         do throws(HostError) {
-            try detach(event, fromWritesAt: address)
+            try detach(event, fromWritesAt: doorbell.address, of: doorbell.value)
         } catch {
-            Log.debug("doorbell at \(address): \(error)")
+            Log.debug("doorbell at \(doorbell.address): \(error)")
         }
     }
 }

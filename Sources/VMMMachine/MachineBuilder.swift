@@ -13,26 +13,34 @@ struct MachineBuilder {
     let devices: DeviceSet
     let loop: EventLoop
     let clock: any HostClock
+    let events: EventMonitor?
     let notify: @Sendable (MachineEvent) -> Void
 
     func build() throws -> Machine {
         let vm = try system.makeVirtualMachine()
         // Memory first: after the irqchip the same call is fifty times slower.
         let memory = try attachMemory(vm)
+        // Files come into memory while the rest is built: that takes most of the time.
+        let plan = try plan()
+        let loading = ParallelLoader(pieces(of: plan), into: memory).start()
+        for blob in plan.blobs where !memory.copyIn(blob.bytes, at: blob.address) {
+            throw MachineError("boot data at \(blob.address) lies outside memory")
+        }
         try vm.prepareX86()
         let router = InterruptRouter(vm: vm, clock: clock)
         let platform = try Platform(
             Platform.Parts(
                 layout: outline.layout, router: router,
+                segments: outline.segments,
                 hasConfigurationPorts: outline.needsConfigurationPorts, serial: devices.serial,
                 debugConsole: devices.debugConsole, clock: clock, notify: notify))
         devices.serialPort.connect(platform.uart)
         // The chip of an earlier life may have held the input back.
         devices.serial?.setInputPaused(false)
-        let transports = try plug(platform, memory, router, vm)
-        let registers = try load(into: memory)
-        let vcpus = try makeVCPUs(vm, platform, registers)
-        return Machine(vcpus: vcpus, transports: transports, platform: platform)
+        let plugs = try plug(platform, memory, router, vm)
+        let vcpus = try makeVCPUs(vm, platform, plan.registers)
+        try loading.finish()
+        return Machine(vm, memory: memory, vcpus: vcpus, plugs: plugs, platform: platform)
     }
 
     /// What the host refuses here is a size that it cannot give.
@@ -48,62 +56,28 @@ struct MachineBuilder {
         }
     }
 
-    // MARK: devices
-
-    private func plug(
-        _ platform: Platform, _ memory: GuestMemory, _ router: InterruptRouter,
-        _ vm: KVMVirtualMachine
-    ) throws -> [VirtIOPCITransport] {
-        let plug = VirtIOPCITransport.Plug(
-            memoryBus: platform.memory, interrupts: router, doorbells: vm, loop: loop,
-            memory: memory, clock: clock)
-        var addresses = AddressAllocator(outline.layout.mmio64Window)
-        var transports: [(VirtIOPCITransport, UInt8?)] = []
-        for entry in devices.virtIO {
-            let size = VirtIOPCITransport.barByteCount
-            guard let bar = addresses.allocate(count: size, alignment: size) else {
-                throw MachineError("no room for the registers of \(entry.id)")
-            }
-            let transport = try VirtIOPCITransport(
-                entry.device, plug: plug, barAddress: bar.start)
-            transports.append((transport, entry.place))
-        }
-        // Places that users asked for first, so that nobody else takes them.
-        for (transport, place) in transports.filter({ $0.1 != nil })
-            + transports.filter({ $0.1 == nil })
-        {
-            guard let address = platform.pci.attach(transport, device: place) else {
-                throw MachineError("no place on the PCI bus for \(transport.id)")
-            }
-            Log.debug("\(transport.id) at \(address)")
-        }
-        return transports.map(\.0)
-    }
-
     // MARK: boot
 
-    private func load(into memory: GuestMemory) throws -> BootRegisters {
+    private func plan() throws -> BootPlan {
+        let commandLine = try commandLine()
         let planner = BootPlanner(layout: outline.layout, tables: try tables())
-        let plan: BootPlan
         do throws(BootError) {
-            plan = try planner.plan(
+            return try planner.plan(
                 kernel: payload.image, initramfsBytes: payload.initramfsByteCount,
-                commandLine: outline.commandLine)
+                commandLine: commandLine)
         } catch {
             throw problem(error)
         }
-        let pieces = plan.fileLoads.compactMap { load in
+    }
+
+    private func pieces(of plan: BootPlan) -> [ParallelLoader.Piece] {
+        plan.fileLoads.compactMap { load in
             (load.source == .kernel ? payload.kernel : payload.initramfs).map { file in
                 ParallelLoader.Piece(
                     file: file, offset: load.fileOffset, count: load.byteCount,
                     address: load.address)
             }
         }
-        try ParallelLoader(pieces, into: memory).run()
-        for blob in plan.blobs where !memory.copyIn(blob.bytes, at: blob.address) {
-            throw MachineError("boot data at \(blob.address) lies outside memory")
-        }
-        return plan.registers
     }
 
     /// The planner knows what does not fit; the user wants to know which option said so.
@@ -124,13 +98,14 @@ struct MachineBuilder {
                 apicID: outline.topology.apicID(vcpu: UInt32(index)),
                 isEnabled: index < outline.bootVCPUs)
         }
-        let segment = PCISegment(
-            number: 0, ecam: GuestMemoryLayout.ecam, mmio32: GuestMemoryLayout.mmio32Hole,
-            mmio64: layout.mmio64Window)
-        let acpi = ACPIConfiguration(
-            processors: processors, pciSegments: [segment], hasSerial: devices.serial != nil,
+        var acpi = ACPIConfiguration(
+            processors: processors, pciSegments: outline.segments,
+            virtIODevices: try registerPlaces(), hasSerial: devices.serial != nil,
             eventDevice: VMMFirmware.GenericEventDevice(
                 register: layout.registers(of: .genericEvent)))
+        if !outline.segments.isEmpty {
+            acpi.hotplugRegisters = layout.registers(of: .pciHotplug)
+        }
         let smbios = try SMBIOS().build()
         let end = smbios.address.rawValue + UInt64(smbios.bytes.count)
         let mp = MPTable.build(

@@ -7,6 +7,8 @@ package struct MachineOutline: Sendable {
     package struct Device: Sendable {
         package let id: String
         package let spec: any DeviceSpec
+        /// Which one of its kind, in the order in which the user gave them.
+        package let index: Int
     }
 
     package let kernel: String
@@ -21,6 +23,15 @@ package struct MachineOutline: Sendable {
     /// In catalogue order, which is the order of PCI places.
     package let devices: [Device]
     package let rateLimitGroups: [RateLimitGroup]
+    package let transport: PlatformSpec.Transport
+    /// None without PCI.
+    package let segments: [PCISegment]
+    package let ring: PlatformSpec.Ring
+
+    /// The kernel was not told to leave the ACPI tables alone.
+    package var hasACPI: Bool {
+        !commandLine.split(whereSeparator: \.isWhitespace).contains("acpi=off")
+    }
 
     /// Whether the guest may have to reach PCI configuration space through ports 0xcf8 to 0xcff.
     /// Linux that finds them uses them, at two exits an access where ECAM costs one; so they are

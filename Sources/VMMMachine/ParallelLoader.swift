@@ -29,8 +29,8 @@ struct ParallelLoader: Sendable {
         self.memory = memory
     }
 
-    /// Loads all; returns when everything is there.
-    func run() throws {
+    /// Starts the helpers; what they do until `finish` costs the caller nothing.
+    func start() -> Loading {
         let next = Cursor()
         let total = pieces.reduce(UInt64(0)) { $0 + $1.count }
         let helpers =
@@ -38,15 +38,28 @@ struct ParallelLoader: Sendable {
             ? 0 : min(Self.maximumThreads, HostThread.processorCount) - 1
         // A thread that does not start leaves its share to the others.
         let threads = (0..<helpers).compactMap { _ in
-            try? HostThread(name: "load") { work(next) }
+            try? HostThread(name: "load", role: .loader) { work(next) }
         }
-        work(next)
-        for thread in threads { thread.join() }
-        if let error = next.error { throw error }
+        return Loading(loader: self, next: next, threads: threads)
+    }
+
+    /// A load under way. When a machine is given up before `finish`, its threads end by themselves:
+    /// they keep the memory that they write.
+    struct Loading {
+        fileprivate let loader: ParallelLoader
+        fileprivate let next: Cursor
+        fileprivate let threads: [HostThread]
+
+        /// Helps with the rest; returns when everything is there and no thread is left.
+        func finish() throws {
+            loader.work(next)
+            for thread in threads { thread.join() }
+            if let error = next.error { throw error }
+        }
     }
 
     /// What the threads share: the next piece's number, and the first error.
-    private final class Cursor: Sendable {
+    fileprivate final class Cursor: Sendable {
         private let index = Atomic<Int>(0)
         private let failure = Mutex<HostError?>(nil)
 
@@ -55,7 +68,7 @@ struct ParallelLoader: Sendable {
         var error: HostError? { failure.withLock { $0 } }
     }
 
-    private func work(_ next: Cursor) {
+    fileprivate func work(_ next: Cursor) {
         var index = next.take()
         while index < pieces.count {
             let piece = pieces[index]

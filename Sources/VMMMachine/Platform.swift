@@ -8,7 +8,10 @@ import VMMHost
 final class Platform: Sendable {
     let ports = Bus()
     let memory = Bus()
-    let pci = PCIRoot()
+    /// The bridges, by the numbers of their segments.
+    let pci: [PCIRoot]
+    /// There where the machine has PCI.
+    let hotplug: PCIHotplugController?
     let ioapic: IOAPIC
     let eventDevice: VMMDevices.GenericEventDevice
     let uart: UART16550?
@@ -17,6 +20,7 @@ final class Platform: Sendable {
     struct Parts {
         let layout: GuestMemoryLayout
         let router: InterruptRouter
+        let segments: [PCISegment]
         let hasConfigurationPorts: Bool
         let serial: (any ByteChannel)?
         let debugConsole: (channel: any ByteChannel, port: UInt16)?
@@ -28,6 +32,14 @@ final class Platform: Sendable {
     private static let serialPin = 4
     private static let eventPin = 13
 
+    /// The pins that virtio devices without PCI can have, in the order in which they are taken:
+    /// none that a PC's own devices have (timer, keyboard, serial ports, clock) or the platform's.
+    /// Without ACPI a guest knows of the 16 ISA interrupts alone, from the MP table.
+    static func virtIOPins(hasACPI: Bool) -> [Int] {
+        let isa = [5, 6, 7, 9, 10, 11, 12, 14, 15]
+        return hasACPI ? isa + Array(16..<IOAPIC.pinCount) : isa
+    }
+
     init(_ parts: Parts) throws {
         let notify = parts.notify
         let ioapic = IOAPIC(sink: parts.router)
@@ -36,11 +48,28 @@ final class Platform: Sendable {
         uart = parts.serial.map {
             UART16550(line: ioapic.line(Self.serialPin), channel: $0)
         }
+        let pci = parts.segments.map { PCIRoot(segment: $0.number) }
+        self.pci = pci
+        hotplug =
+            pci.isEmpty
+            ? nil
+            : PCIHotplugController(segmentCount: pci.count) { address in
+                // Gone for the guest before its next instruction; the rest can wait.
+                pci[Int(address.segment)].hide(device: address.device)
+                notify(.ejected(address))
+            }
         try memory.attach(
             ioapic, at: GuestMemoryLayout.ioapic.start.rawValue,
             count: GuestMemoryLayout.ioapic.count)
-        try memory.attach(
-            pci.ecam, at: GuestMemoryLayout.ecam.start.rawValue, count: PCIRoot.ecamByteCount)
+        for (root, segment) in zip(pci, parts.segments) {
+            try memory.attach(
+                root.ecam, at: segment.ecam.start.rawValue, count: PCIRoot.ecamByteCount)
+        }
+        if let hotplug {
+            try memory.attach(
+                hotplug, at: parts.layout.registers(of: .pciHotplug).rawValue,
+                count: PCIHotplugController.byteCount)
+        }
         try memory.attach(
             eventDevice, at: parts.layout.registers(of: .genericEvent).rawValue, count: 1)
         try attachPorts(parts, reset: { notify(.reset) }, powerOff: { notify(.powerOff) })
@@ -62,8 +91,8 @@ final class Platform: Sendable {
         try ports.attach(
             ACPIPowerRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
         try ports.attach(ACPITimer(clock: parts.clock), at: 0x608, count: 4)
-        if parts.hasConfigurationPorts {
-            try ports.attach(pci.configurationPorts, at: 0xcf8, count: 8)
+        if let root = pci.first, parts.hasConfigurationPorts {
+            try ports.attach(root.configurationPorts, at: 0xcf8, count: 8)
         }
         // Last, for the user chooses its port: it is the one to blame when two want the same.
         guard let (channel, port) = parts.debugConsole else { return }

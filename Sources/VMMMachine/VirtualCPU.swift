@@ -1,6 +1,7 @@
 import Synchronization
 import VMMBase
 import VMMBus
+import VMMDevices
 import VMMHost
 
 /// What a machine tells the one who runs it. Sent from any of its threads.
@@ -9,6 +10,10 @@ package enum MachineEvent: Sendable {
     case powerOff
     /// The guest asked for a reset, or fell over its own feet (triple fault).
     case reset
+    /// The guest has let go of a device that it was asked for.
+    case ejected(PCIAddress)
+    /// What one of its devices tells.
+    case device(DeviceReport)
     /// A thread of ours cannot go on; a sentence for the user.
     case failed(String)
 }
@@ -39,9 +44,10 @@ final class VirtualCPU: Sendable {
         self.surroundings = surroundings
     }
 
-    /// Starts the thread; the vCPU runs at once.
+    /// Starts the thread; the vCPU runs at once, for the first time or on from where it stopped.
     func start() throws(HostError) {
-        let started = try HostThread(name: "vcpu\(cpu.id)") { [self] in run() }
+        command.store(.run, ordering: .sequentiallyConsistent)
+        let started = try HostThread(name: "vcpu\(cpu.id)", role: .processor) { [self] in run() }
         thread.withLock { $0 = started }
     }
 

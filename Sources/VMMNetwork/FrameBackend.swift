@@ -5,36 +5,84 @@ import VMMHost
 package protocol FrameBackend: AnyObject {
     /// Ready when a frame waits; nil for a backend that never has any.
     var descriptor: FileDescriptor? { get }
-    /// Sends one frame; a backend that cannot take it drops it, as a wire would.
+    /// Sends one frame; a backend that cannot take it drops it, as a wire would. It may keep the
+    /// frame until `flush`, and take bytes off the vector.
     func send(_ frame: GuestVector)
+    /// Sends what `send` kept; called when no more frames are at hand.
+    func flush()
     /// Receives one frame into `room`; nil when none waits. Returns the frame's bytes with header.
     func receive(into room: GuestVector) -> Int?
     /// What the guest's driver can take in received frames.
     func setOffloads(_ offloads: TapInterface.Offloads)
+    /// Whether the host shall bring frames to this one of several queues.
+    func setEnabled(_ isEnabled: Bool)
+    /// Frames may be left unfinished in either direction; else no offload may be offered.
+    var offersOffloads: Bool { get }
+    /// There is somebody at the far end.
+    var isLinkUp: Bool { get }
+    /// Set by the device: to be called when `isLinkUp` has changed.
+    var linkChanged: (() -> Void)? { get set }
+    /// Begins to serve on the loop that the backend was made for. On a thread that does not end
+    /// before it.
+    func attach() throws
+    /// Lets go of the loop that the backend was made for, which goes on.
+    func detach()
+    /// The machine has ended for good, or the device has left it: gives up what others can see of
+    /// the backend.
+    func finish()
 }
 
-/// Frames through a tap interface of the host.
+// What suits a wire that is always there and takes each frame at once.
+extension FrameBackend {
+    package func flush() {}
+    package func setEnabled(_ isEnabled: Bool) {}
+    package func setOffloads(_ offloads: TapInterface.Offloads) {}
+    package var offersOffloads: Bool { true }
+    package var isLinkUp: Bool { true }
+    package var linkChanged: (() -> Void)? {
+        get { nil }
+        set {}
+    }
+    package func attach() throws {}
+    package func detach() {}
+    package func finish() {}
+}
+
+/// Frames through one queue of a tap interface of the host.
 package final class TapBackend: FrameBackend {
     private let tap: TapInterface
-    package var descriptor: FileDescriptor? { tap.descriptor }
-    package var name: String { tap.name }
+    private let queue: FileDescriptor
+    private var isEnabled = true
+    package var descriptor: FileDescriptor? { queue }
 
-    package init(_ tap: TapInterface) {
+    /// One backend for each queue of the tap.
+    package static func all(_ tap: TapInterface) -> [TapBackend] {
+        tap.queues.map { TapBackend(tap, $0) }
+    }
+
+    private init(_ tap: TapInterface, _ queue: FileDescriptor) {
         self.tap = tap
+        self.queue = queue
     }
 
     package func send(_ frame: GuestVector) {
         // Whatever fails here (link down, queue full), a wire would have lost the frame too.
-        _ = tap.descriptor.write(frame)
+        _ = queue.write(frame)
     }
 
     package func receive(into room: GuestVector) -> Int? {
-        guard case .moved(let count) = tap.descriptor.read(into: room) else { return nil }
+        guard case .moved(let count) = queue.read(into: room) else { return nil }
         return count
     }
 
     package func setOffloads(_ offloads: TapInterface.Offloads) {
         // A host kernel that lacks one of them still hands over frames that are complete.
         try? tap.setOffloads(offloads)
+    }
+
+    package func setEnabled(_ isEnabled: Bool) {
+        guard isEnabled != self.isEnabled else { return }
+        // Where that fails frames go on to come to a queue that the driver does not look into yet.
+        if (try? tap.setEnabled(isEnabled, queue)) != nil { self.isEnabled = isEnabled }
     }
 }

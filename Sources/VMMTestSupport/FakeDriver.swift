@@ -14,16 +14,21 @@ package final class FakeDriver {
 
     package let device: any VirtIODevice
     package let features: UInt64
+    /// The size of all queues, where the driver does not take the largest.
+    private let queueSize: UInt16?
     package let memory: GuestMemory
     package private(set) var queues: [FakeQueue] = []
     private var nextBuffer = FakeDriver.buffers
 
-    /// Ring features only: what a test wants of the device's own it adds.
+    /// Ring features only: what a test wants of the device's own it adds. They say, too, which
+    /// format the queues have.
     package init(
         _ device: any VirtIODevice,
-        features: UInt64 = Feature.version1 | Feature.indirectDescriptors
+        features: UInt64 = Feature.version1 | Feature.indirectDescriptors,
+        queueSize: UInt16? = nil
     ) throws {
         self.device = device
+        self.queueSize = queueSize
         self.features = features
         let range = GuestRange(start: GuestAddress(0), count: Self.memoryByteCount)
         memory = try GuestMemory(ranges: [range].compactMap { $0 })
@@ -34,12 +39,15 @@ package final class FakeDriver {
     package func activate() throws {
         var base: UInt64 = 4096
         queues = []
-        for size in device.queueSizes {
+        for largest in device.queueSizes {
+            let size = queueSize ?? largest
             let count = FakeQueue.byteCount(size: size)
             precondition(base + count <= Self.buffers, "the queues fit below the buffers")
             _ = memory.copyIn(
                 Array(repeating: 0, count: Int(count)), at: GuestAddress(base))
-            queues.append(try FakeQueue(memory: memory, base: GuestAddress(base), size: size))
+            queues.append(
+                try FakeQueue.make(
+                    memory: memory, base: GuestAddress(base), size: size, features: features))
             base += count
         }
         nextBuffer = Self.buffers
@@ -49,6 +57,22 @@ package final class FakeDriver {
                 doorbell: queue.doorbell)
         }
         try device.activate(deviceQueues, features: features)
+    }
+
+    /// Gives the device a queue back that it gave up: empty again, and where it was.
+    @discardableResult
+    package func activate(queue index: Int) throws -> FakeQueue {
+        let old = queues[index].layout
+        let zeros = Array(repeating: UInt8(0), count: Int(FakeQueue.byteCount(size: old.size)))
+        _ = memory.copyIn(zeros, at: old.descriptors)
+        let queue = try FakeQueue.make(
+            memory: memory, base: old.descriptors, size: old.size, features: features)
+        queues[index] = queue
+        try device.activate(
+            VirtQueue(
+                queue.layout, memory: memory, features: features, interrupt: queue.interrupt,
+                doorbell: queue.doorbell), at: index)
+        return queue
     }
 
     /// Room for `count` bytes, filled with `bytes` from its start.

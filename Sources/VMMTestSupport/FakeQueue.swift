@@ -4,9 +4,10 @@ import VMMHost
 import VMMVirtIO
 
 /// The driver's side of one split queue (VirtIO 1.3, 2.7), which obeys the rules or breaks them as
-/// a test wishes. Descriptors are handed out in order and not taken back: a test that needs more
-/// than the queue has asks for a larger queue or for `recycle`.
-package final class FakeQueue {
+/// a test wishes; `FakePackedQueue` is that of a packed one. Descriptors are handed out in order
+/// and not taken back: a test that needs more than the queue has asks for a larger queue or for
+/// `recycle`.
+package class FakeQueue {
     /// A piece of guest memory in a request.
     package struct Buffer: Equatable, Sendable {
         package var address: GuestAddress
@@ -74,7 +75,7 @@ package final class FakeQueue {
     package let interrupt = Interrupt()
     /// Raised by a device that wants another turn.
     package let doorbell: EventFD
-    private let memory: GuestMemory
+    let memory: GuestMemory
     private var nextDescriptor: UInt16 = 0
     private var offered: UInt16 = 0
     private var taken: UInt16 = 0
@@ -90,18 +91,31 @@ package final class FakeQueue {
     }
 
     /// A queue at `base` (a multiple of 16), whose memory is zero.
-    package init(memory: GuestMemory, base: GuestAddress, size: UInt16) throws {
-        self.memory = memory
-        doorbell = try EventFD()
+    package convenience init(memory: GuestMemory, base: GuestAddress, size: UInt16) throws {
         var layout = VirtQueue.Layout()
         layout.size = size
         layout.descriptors = base
         layout.driverArea = Self.address(base, Self.availableOffset(size))
         layout.deviceArea = Self.address(base, Self.usedOffset(size))
-        self.layout = layout
+        try self.init(memory: memory, layout: layout)
     }
 
-    private static func address(_ base: GuestAddress, _ offset: UInt64) -> GuestAddress {
+    init(memory: GuestMemory, layout: VirtQueue.Layout) throws {
+        self.memory = memory
+        self.layout = layout
+        doorbell = try EventFD()
+    }
+
+    /// A queue of the format that these features mean.
+    package static func make(
+        memory: GuestMemory, base: GuestAddress, size: UInt16, features: UInt64
+    ) throws -> FakeQueue {
+        features & Feature.packedRing == 0
+            ? try FakeQueue(memory: memory, base: base, size: size)
+            : try FakePackedQueue(memory: memory, base: base, size: size)
+    }
+
+    static func address(_ base: GuestAddress, _ offset: UInt64) -> GuestAddress {
         GuestAddress(base.rawValue + offset)
     }
 
@@ -207,21 +221,21 @@ package final class FakeQueue {
 
     // MARK: memory
 
-    private func store(_ value: UInt16, at address: GuestAddress) {
+    func store(_ value: UInt16, at address: GuestAddress) {
         store([UInt8(truncatingIfNeeded: value), UInt8(value >> 8)], at: address)
     }
 
-    private func store(_ bytes: [UInt8], at address: GuestAddress) {
+    func store(_ bytes: [UInt8], at address: GuestAddress) {
         let fits = memory.copyIn(bytes, at: address)
         precondition(fits, "a fake driver writes inside its memory")
     }
 
-    private func load16(at address: GuestAddress) -> UInt16 {
+    func load16(at address: GuestAddress) -> UInt16 {
         let bytes = memory.copyOut(address, count: 2) ?? [0, 0]
         return UInt16(bytes[0]) | UInt16(bytes[1]) << 8
     }
 
-    private func load32(at address: GuestAddress) -> UInt32 {
+    func load32(at address: GuestAddress) -> UInt32 {
         let bytes = memory.copyOut(address, count: 4) ?? [0, 0, 0, 0]
         return bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
     }

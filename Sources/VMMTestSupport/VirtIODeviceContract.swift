@@ -19,6 +19,17 @@ package struct VirtIODeviceContract {
             default: true
             }
         }
+
+        /// The same for a packed ring, where ids are the driver's own affair, and tables have
+        /// neither links nor levels.
+        package var mustFaultPacked: Bool {
+            switch self {
+            case .headBeyondSize, .indexRanAhead, .indirectNested, .indirectLooping,
+                .indirectBeyondTable:
+                false
+            default: mustFault
+            }
+        }
     }
 
     private let makeDevice: () throws -> any VirtIODevice
@@ -29,17 +40,34 @@ package struct VirtIODeviceContract {
         self.makeDevice = makeDevice
     }
 
-    /// Plays the scenario on each queue; returns what went wrong, one sentence each.
+    /// Plays the scenario on each queue, in both formats; returns what went wrong, one sentence
+    /// each.
     package func violations(_ scenario: Scenario) throws -> [String] {
+        try violations(scenario, mustFault: scenario.mustFault, format: 0)
+            + violations(
+                scenario, mustFault: scenario.mustFaultPacked, format: Feature.packedRing
+            ).map { "packed " + $0 }
+    }
+
+    private func violations(
+        _ scenario: Scenario, mustFault: Bool, format: UInt64
+    ) throws -> [String] {
         var found: [String] = []
         for index in try makeDevice().queueSizes.indices {
-            let driver = try FakeDriver(try makeDevice())
-            prepare(scenario, driver, driver.queues[index])
+            let driver = try FakeDriver(
+                try makeDevice(),
+                features: Feature.version1 | Feature.indirectDescriptors | format)
+            let queue = driver.queues[index]
+            if let queue = queue as? FakePackedQueue {
+                preparePacked(scenario, driver, queue)
+            } else {
+                prepare(scenario, driver, queue)
+            }
             let hasFaulted = faults { () throws(GuestFault) in
                 try driver.device.service(queue: index)
                 try driver.settle()
             }
-            if scenario.mustFault, !hasFaulted {
+            if mustFault, !hasFaulted {
                 found.append("queue \(index): \(scenario) was no fault")
             }
             found += try revival(driver, index).map { "queue \(index), \(scenario): \($0)" }
@@ -60,12 +88,36 @@ package struct VirtIODeviceContract {
             found.append("a device without queues answered, after \(before) answers")
         }
         try driver.activate()
+        driver.device.drain()
         if faults({ () throws(GuestFault) in
             try driver.ring(index)
             try driver.settle()
         }) {
             found.append("a device that was activated again faulted on an empty queue")
         }
+        return try found + queueRevival(driver, index)
+    }
+
+    /// The same for one queue, while the device keeps the others.
+    private func queueRevival(_ driver: FakeDriver, _ index: Int) throws -> [String] {
+        var found: [String] = []
+        driver.queues[index].add([driver.writable(64)])
+        driver.device.quiesce(queue: index)
+        driver.device.quiesce(queue: index)
+        let isFaulty = faults { () throws(GuestFault) in
+            for queue in driver.queues.indices { try driver.ring(queue) }
+            try driver.settle()
+        }
+        if isFaulty { found.append("a device without one queue faulted") }
+        if driver.queues[index].takeUsed().count != 0 {
+            found.append("a queue that the device gave up was answered")
+        }
+        try driver.activate(queue: index)
+        let isFaultyAgain = faults { () throws(GuestFault) in
+            for queue in driver.queues.indices { try driver.ring(queue) }
+            try driver.settle()
+        }
+        if isFaultyAgain { found.append("a queue that came back was a fault") }
         return found
     }
 
@@ -91,7 +143,7 @@ package struct VirtIODeviceContract {
     }
 
     /// As many megabytes as a chain can name: every descriptor stands for the same one.
-    private func huge(
+    func huge(
         _ driver: FakeDriver, _ queue: FakeQueue, isWritable: Bool
     ) -> [FakeQueue.Buffer] {
         let buffer = driver.buffer(1 << 20, isWritable: isWritable)

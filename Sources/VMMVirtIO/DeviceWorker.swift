@@ -26,6 +26,9 @@ package final class DeviceWorker {
     private let doorbells: [EventFD]
     private let limiter: LogLimiter
     private var isActive = false
+    /// The device has left the machine, and will not be activated any more.
+    private var isRetired = false
+    private var features: UInt64 = 0
     /// The queues that threads of their own serve at present.
     private var assignments: [QueueAssignment] = []
     /// How often the guest broke the rules of this device.
@@ -46,18 +49,16 @@ package final class DeviceWorker {
 
     /// Gives the device its queues and begins to serve it.
     package func activate(_ activation: Activation) {
+        guard !isRetired else { return }
         precondition(!isActive, "the transport posts a reset before it activates again")
         do {
             var queues: [VirtQueue?] = []
+            features = activation.features
             for (index, layout) in activation.layouts.enumerated() {
-                guard let layout else {
-                    queues.append(nil)
-                    continue
-                }
                 queues.append(
-                    try VirtQueue(
-                        layout, memory: memory, features: activation.features,
-                        interrupt: activation.interrupts[index], doorbell: doorbells[index]))
+                    try layout.map { layout throws(GuestFault) in
+                        try makeQueue(index, layout, activation.interrupts[index])
+                    })
             }
             try device.activate(queues, features: activation.features)
             isActive = true
@@ -70,16 +71,82 @@ package final class DeviceWorker {
         }
     }
 
+    private func makeQueue(
+        _ index: Int, _ layout: VirtQueue.Layout, _ interrupt: any QueueInterrupt
+    ) throws(GuestFault) -> VirtQueue {
+        try VirtQueue(
+            layout, memory: memory, features: features, interrupt: interrupt,
+            doorbell: doorbells[index])
+    }
+
     /// Stops serving; the device has no queues and nothing in flight afterwards.
     package func deactivate() {
         guard isActive else { return }
         isActive = false
+        ignoreAll()
+        device.quiesce()
+        for doorbell in doorbells { doorbell.clear() }
+    }
+
+    /// Stops serving for good. An activation that was posted before is ignored.
+    package func retire() {
+        deactivate()
+        isRetired = true
+    }
+
+    /// Stops serving for a while; the device keeps its queues, with nothing in flight.
+    package func pause() {
+        guard isActive else { return }
+        ignoreAll()
+        device.drain()
+    }
+
+    /// Serves on. What rang meanwhile is heard of now.
+    package func resume() {
+        guard isActive else { return }
+        device.resumed()
+        do throws(HostError) {
+            try listen()
+        } catch {
+            fail(error)
+        }
+    }
+
+    /// Takes one queue from the device, which serves the others on. Of one that a fault has
+    /// stopped all queues were taken before.
+    package func deactivate(queue index: Int) {
+        guard isActive else { return }
+        whileUnserved {
+            device.quiesce(queue: index)
+            doorbells[index].clear()
+        }
+    }
+
+    /// Gives the device a queue that the driver has set up since.
+    package func activate(
+        queue index: Int, _ layout: VirtQueue.Layout, interrupt: any QueueInterrupt
+    ) {
+        guard isActive else { return }
+        whileUnserved { try device.activate(makeQueue(index, layout, interrupt), at: index) }
+    }
+
+    /// Changes which queues the device has, while nobody touches any. Bells that ring and hosts'
+    /// descriptors that get ready meanwhile are heard of afterwards.
+    private func whileUnserved(_ change: () throws -> Void) {
+        ignoreAll()
+        do {
+            try change()
+            try listen()
+        } catch {
+            fail(error)
+        }
+    }
+
+    private func ignoreAll() {
         for doorbell in doorbells { loop.remove(doorbell.descriptor) }
         for source in device.wakeSources { loop.remove(source) }
         for assignment in assignments { assignment.stop(doorbells[assignment.queue]) }
         assignments = []
-        device.quiesce()
-        for doorbell in doorbells { doorbell.clear() }
     }
 
     private func listen() throws(HostError) {
@@ -89,8 +156,8 @@ package final class DeviceWorker {
             try assignment.start(doorbells[assignment.queue], faulted: reporter())
         }
         for (index, doorbell) in doorbells.enumerated() where !elsewhere.contains(index) {
-            try loop.add(doorbell.descriptor, [.readable]) { [unowned self] in
-                doorbell.clear()
+            // Each ring is an event of its own, so nobody has to read the counter.
+            try loop.add(doorbell.descriptor, [.readable, .edgeTriggered]) { [unowned self] in
                 guarded { () throws(GuestFault) in try device.service(queue: index) }
             }
         }
@@ -99,6 +166,7 @@ package final class DeviceWorker {
                 guarded { () throws(GuestFault) in try device.wake(source: index) }
             }
         }
+        for ring in device.rings { loop.wait(in: ring) }
     }
 
     private func guarded(_ body: () throws(GuestFault) -> Void) {
@@ -169,8 +237,7 @@ extension QueueAssignment {
                 }
             }
         }
-        try loop.add(doorbell.descriptor, [.readable]) {
-            doorbell.clear()
+        try loop.add(doorbell.descriptor, [.readable, .edgeTriggered]) {
             guarded { server throws(GuestFault) in try server.service() }
         }
         for source in server.withValue({ $0.wakeSources }) {
@@ -178,13 +245,18 @@ extension QueueAssignment {
                 guarded { server throws(GuestFault) in try server.wake() }
             }
         }
+        if let ring = server.withValue({ $0.ring }) { loop.wait(in: ring) }
     }
 
     /// Stops serving: when this returns, the thread does not touch the queue any more.
     fileprivate func stop(_ doorbell: EventFD) {
         thread.run { [loop = thread.loop, server] in
             loop.remove(doorbell.descriptor)
-            for source in server.withValue({ $0.wakeSources }) { loop.remove(source) }
+            server.withValue { server in
+                for source in server.wakeSources { loop.remove(source) }
+                // Here and not later: requests belong to the thread that made them.
+                server.drain()
+            }
         }
     }
 }

@@ -4,7 +4,12 @@ package enum Feature {
     package static let indirectDescriptors: UInt64 = 1 << 28
     package static let eventIndex: UInt64 = 1 << 29
     package static let version1: UInt64 = 1 << 32
+    /// Queues have the packed format; offered where the machine says so.
+    package static let packedRing: UInt64 = 1 << 34
 
-    /// What the ring code offers for every device.
-    package static let ring = indirectDescriptors | eventIndex | version1
+    /// The driver may reset a queue of a device that works on, and set it up anew (2.6.1).
+    package static let queueReset: UInt64 = 1 << 40
+
+    /// What the ring code and the transports offer for every device.
+    package static let ring = indirectDescriptors | eventIndex | version1 | queueReset
 }

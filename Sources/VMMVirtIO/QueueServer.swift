@@ -5,10 +5,19 @@ import VMMHost
 package protocol QueueServer: AnyObject {
     /// Host descriptors whose readiness the queue wants to hear of, edge-triggered.
     var wakeSources: [FileDescriptor] { get }
+    /// The ring of requests behind one of `wakeSources`: the loop may wait in it.
+    var ring: IORing? { get }
     /// The driver rang the queue's bell.
     func service() throws(GuestFault)
     /// One of `wakeSources` became readable.
     func wake() throws(GuestFault)
+    /// Ends all that is in flight. Before another thread takes the queue.
+    func drain()
+}
+
+extension QueueServer {
+    package var ring: IORing? { nil }
+    package func drain() {}
 }
 
 /// Which queue of an active device is served where.

@@ -7,6 +7,8 @@ package enum VirtIODeviceType: UInt16, Sendable {
     case block = 2
     case console = 3
     case entropy = 4
+    case vsock = 19
+    case watchdog = 35
 }
 
 /// A virtio device as its specification has it: no transport, interrupt, thread or clock. All
@@ -32,8 +34,26 @@ package protocol VirtIODevice: AnyObject {
     /// Gives the queues up, with nothing in flight any more.
     func quiesce()
 
-    /// The machine has ended for good, and the device has no queues: what is not written down yet
-    /// is written now. After the loop has ended.
+    /// Answers all that is in flight, and keeps the queues. Nobody serves them in the meantime.
+    func drain()
+
+    /// Is about to be served again after a `drain`: to the guest no time has passed.
+    func resumed()
+
+    /// Takes one queue more: the driver of the active device has set it up, perhaps anew.
+    func activate(_ queue: VirtQueue, at index: Int) throws
+    /// Gives one queue up, with nothing of it in flight any more. The others go on.
+    func quiesce(queue index: Int)
+
+    /// The device joins the machine that it was made for: what its host side needs of the loop it
+    /// takes now, while that stands still or does not run yet. `detach` or `finish` follows.
+    func attach() throws
+    /// The device leaves a machine that goes on, and has no queues: it lets go of the loop, on that
+    /// loop's thread or while it stands still. `finish` follows.
+    func detach()
+
+    /// The machine has ended for good, or the device has left it, and has no queues: what is not
+    /// written down yet is written now. After the loop has ended, or after `detach`.
     func finish()
 
     /// The queues of an active device that have threads of their own; the worker serves the rest
@@ -42,11 +62,15 @@ package protocol VirtIODevice: AnyObject {
 
     /// Host descriptors whose readiness the device wants to hear of while it is active.
     var wakeSources: [FileDescriptor] { get }
+    /// The rings of requests behind some of `wakeSources`: the loop may wait in one.
+    var rings: [IORing] { get }
     /// One of `wakeSources` became readable. Take all there is: edge-triggered.
     func wake(source index: Int) throws(GuestFault)
 
     /// The driver wrote to `writableConfiguration`; `bytes` is the whole space as it is now.
     func configurationWritten(_ bytes: [UInt8])
+    /// What may be asked of the device from any thread.
+    var handle: (any DeviceHandle)? { get }
     /// Set by the worker: to be called when `configuration` has changed by itself.
     var configurationChanged: (() -> Void)? { get set }
 }
@@ -54,8 +78,14 @@ package protocol VirtIODevice: AnyObject {
 extension VirtIODevice {
     package var writableConfiguration: Range<Int> { 0..<0 }
     package var wakeSources: [FileDescriptor] { [] }
+    package var rings: [IORing] { [] }
     package func wake(source index: Int) throws(GuestFault) {}
+    package func attach() throws {}
+    package func detach() {}
     package func finish() {}
+    package func drain() {}
+    package func resumed() {}
+    package var handle: (any DeviceHandle)? { nil }
     package var assignments: [QueueAssignment] { [] }
     package func configurationWritten(_ bytes: [UInt8]) {}
 }

@@ -2,6 +2,7 @@ import VMMBase
 import VMMDevices
 import VMMHost
 import VMMMachine
+import VMMServer
 
 /// The exit statuses of Cloud Hypervisor: 0 for a guest that ended, 1 for everything else.
 enum ExitStatus {
@@ -28,6 +29,7 @@ struct SwiftletVMM {
         defer { TerminalSettings.restoreAll() }
         do {
             ProcessMemory.useOneHeap()
+            ProcessLimits.raiseDescriptorLimit()
             // Before any thread starts, so that all inherit the blocked signals.
             let signals = try ProcessSignals([
                 ProcessSignals.interrupt, ProcessSignals.terminate, ProcessSignals.hangUp,
@@ -44,21 +46,50 @@ struct SwiftletVMM {
                 FileDescriptor.standardOutput.writeAll("\(program) \(Self.version)\n")
                 return ExitStatus.success
             }
+            if arguments.wantsDescription {
+                let document = OpenAPI.document(version: Self.version).text(isIndented: true)
+                FileDescriptor.standardOutput.writeAll(String(decoding: document, as: UTF8.self))
+                FileDescriptor.standardOutput.writeAll("\n")
+                return ExitStatus.success
+            }
             try startLog(arguments)
-            return try runMachine(arguments.configuration, signals)
+            let events = try openEvents(arguments)
+            events?.tell(.vmm, .starting)
+            var server: HTTPServer?
+            defer {
+                // In this order, so that who follows the events by the API hears of the end.
+                events?.tell(.vmm, .shutdown)
+                server?.end()
+                events?.finish()
+            }
+            return try runMachine(arguments, signals, events, &server)
         } catch {
             return fail("\(error)")
         }
     }
 
+    /// Where events go, if anybody can hear of them.
+    private func openEvents(_ arguments: CommandLineArguments) throws -> EventMonitor? {
+        let clock = SystemClock()
+        if let spec = arguments.eventMonitor { return try spec.open(clock) }
+        return arguments.apiSocket == nil ? nil : EventMonitor(nil, clock: clock)
+    }
+
     private func runMachine(
-        _ configuration: MachineConfiguration, _ signals: ProcessSignals
+        _ arguments: CommandLineArguments, _ signals: ProcessSignals, _ events: EventMonitor?,
+        _ server: inout HTTPServer?
     ) throws -> Int32 {
-        let system = try KVMSystem()
-        let outline = try configuration.validate(.init(system))
+        let sandbox = try MachineSandbox(
+            arguments.sandbox, takesRequests: arguments.apiSocket != nil)
         let monitor = try Monitor(
-            outline, system: system, signals: signals, clock: SystemClock())
-        switch monitor.run() {
+            system: KVMSystem(), signals: signals, clock: SystemClock(), events: events,
+            sandbox: sandbox, outlivesGuest: arguments.outlivesGuest)
+        if let socket = try arguments.apiSocket?.open() {
+            let api = CloudHypervisorAPI(monitor.control, events, version: Self.version)
+            server = try HTTPServer(socket.listener, lock: socket.lock) { api.handle($0) }
+            events?.tell(.vmm, .ready)
+        }
+        switch monitor.run(arguments.firstMachine) {
         case .poweredOff, .interrupted: return ExitStatus.success
         case .failed(let reason): return fail(reason)
         }

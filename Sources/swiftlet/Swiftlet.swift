@@ -5,19 +5,31 @@ import VMMHost
 @main
 struct Swiftlet: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "swiftlet", abstract: "Works on virtual machines and their disk images.",
-        subcommands: [ImageCommand.self])
+        commandName: "swiftlet",
+        abstract: "Works on virtual machines, their disk images and their networks.",
+        subcommands: [
+            ImageCommand.self, SwitchCommand.self, RemoteCommand.self, DoctorCommand.self,
+        ])
 
     /// As the parser's own, but that a mistake on the command line is one sentence and status 1 as
     /// any other failure: scripts tell the statuses of `image check` apart.
     static func main() {
+        let root: any ParsableCommand.Type =
+            program == RemoteCommand.otherName ? RemoteCommand.self : Swiftlet.self
         do {
-            var command = try parseAsRoot()
+            var command = try root.parseAsRoot(Array(CommandLine.arguments.dropFirst()))
             try command.run()
         } catch {
-            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
-            FileDescriptor.standardError.writeAll("Error: \(message(for: error))\n")
-            exit(withError: ExitCode.failure)
+            guard root.exitCode(for: error) == .validationFailure else {
+                root.exit(withError: error)
+            }
+            FileDescriptor.standardError.writeAll("Error: \(root.message(for: error))\n")
+            root.exit(withError: ExitCode.failure)
         }
+    }
+
+    /// The name that the program was started under.
+    static var program: String {
+        CommandLine.arguments.first?.split(separator: "/").last.map(String.init) ?? "swiftlet"
     }
 }

@@ -48,6 +48,10 @@ struct BadInputTests {
         Mistake(
             ["--net", "tap=a-name-that-is-too-long"],
             ["--net tap", "'a-name-that-is-too-long'", "15"]),
+        Mistake(["--net", "tap=lo"], ["--net tap", "'lo'", "interface of another kind"]),
+        Mistake(["--net", "fd=[999]"], ["--net fd", "999", "Bad file descriptor"]),
+        Mistake(["--net", "mtu=1279"], ["--net mtu", "'1279'", "1280 to 65521"]),
+        Mistake(["--net", "mtu=65522"], ["--net mtu", "'65522'", "1280 to 65521"]),
     ]
     private static let badWords = [
         Mistake(["--kernal", "x"], ["--kernal", "unknown option"]),
@@ -55,7 +59,7 @@ struct BadInputTests {
         Mistake(["word"], ["word"]),
         Mistake(["--serial", "loud"], ["--serial", "'loud'", "tty"]),
         Mistake(["--serial", "file"], ["--serial", "path"]),
-        Mistake(["--console", "socket=/tmp/x"], ["--console", "'socket'"]),
+        Mistake(["--console", "socket=/dev/null"], ["--console", "'/dev/null'", "not a socket"]),
         Mistake(["--disk", "paht=/x"], ["--disk", "'paht'", "path"]),
         Mistake(["--disk", "readonly=maybe,path=/x"], ["--disk readonly", "'maybe'"]),
         Mistake(["--disk", "readonly=on"], ["--disk", "path"]),
@@ -184,6 +188,29 @@ struct BadInputTests {
         try expect(
             ["--kernel", try scratch.copy(Kernel.standard.path), "--net", "tap=swl-denied"],
             [["--net tap", "'swl-denied'", "CAP_NET_ADMIN"]], through: Self.asNobody)
+    }
+
+    @Test("a tap that belongs to somebody else is named, with what would do")
+    func foreignTap() throws {
+        let scratch = try Scratch()
+        try HostCommand.run("ip", "tuntap", "add", "swl-owned", "mode", "tap", "user", "1234")
+        try expect(
+            ["--kernel", try scratch.copy(Kernel.standard.path), "--net", "tap=swl-owned"],
+            [["--net tap", "'swl-owned'", "CAP_NET_ADMIN", "backend=user"]],
+            through: Self.asNobody)
+        try HostCommand.run("ip", "link", "delete", "swl-owned")
+    }
+
+    @Test("a host without passt, or without taps, is told of")
+    func noProgram() throws {
+        let kernel = ["--kernel", try Kernel.standard.path]
+        try expect(
+            kernel + ["--net", "backend=user"], [["--net backend", "install the package 'passt'"]],
+            through: Self.inNamespace(
+                "file=$(command -v passt || echo /dev/null); mount --bind /dev/null $file"))
+        try expect(
+            kernel + ["--net", "tap=swl-none"], [["--net tap", "/dev/net/tun", "No such file"]],
+            through: Self.inNamespace("mount -t tmpfs none /dev/net"))
     }
 
     @Test("what another process uses is named, and stays")

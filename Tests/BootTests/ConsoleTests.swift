@@ -48,6 +48,11 @@ struct ConsoleTests {
 
         guest.type("echo answer-$((6 * 7))\n")
         try guest.wait(for: "answer-42")
+        try guest.resizeTerminal(columns: 91, rows: 27)
+        // The guest's driver learns of it by an interrupt of its own.
+        guest.type(
+            "until [ \"$(stty size)\" = '27 91' ]; do usleep 20000; done; echo fits-$((6 * 7))\n")
+        try guest.wait(for: "fits-42")
         guest.type("poweroff -f\n")
 
         #expect(try guest.waitForExit() == 0)
@@ -126,18 +131,20 @@ struct ConsoleTests {
         #expect(heard.contains { $0.contains("console heard hello\n") })
     }
 
-    @Test("the serial port on a socket answers each client, and the socket goes")
-    func socket() throws {
+    @Test(
+        "a console on a socket answers each client, and the socket goes", arguments: [true, false])
+    func socket(isSerial: Bool) throws {
         let scratch = try Scratch()
         var boot = Boot(
-            """
-            for turn in 1 2; do
-                [ $turn = 2 ] || echo ready
-                read word
-                echo "turn $turn: heard $word"
-            done
-            """)
-        boot.serial = "socket=\(scratch("socket"))"
+            (isSerial ? "" : Self.onVirtIOConsole) + """
+                for turn in 1 2; do
+                    [ $turn = 2 ] || echo ready
+                    read word
+                    echo "turn $turn: heard $word"
+                done
+                """)
+        let endpoint = "socket=\(scratch("socket"))"
+        if isSerial { boot.serial = endpoint } else { boot.console = endpoint }
         let guest = try boot.start(scratch)
         try waitUntil("the socket is there") { scratch.exists("socket") }
 
@@ -155,6 +162,29 @@ struct ConsoleTests {
 
         #expect(try guest.waitForExit() == 0)
         #expect(!scratch.exists("socket"))
+    }
+
+    /// What nobody takes is kept up to a bound, and then the oldest goes.
+    @Test("output that nobody reads does not hold the guest up")
+    func unread() throws {
+        let scratch = try Scratch()
+        var boot = Boot(
+            """
+            (\(Self.onVirtIOConsole)stty raw
+            dd if=/dev/zero bs=64k count=100 | tr '\\0' x
+            echo last) || fail write
+            say wrote
+            read word
+            """)
+        boot.console = "socket=\(scratch("socket"))"
+        let guest = try boot.start(scratch)
+        try guest.wait(for: "= wrote")
+        let client = try Endpoint.socket(scratch("socket"))
+        try waitUntil("the last of it") { client.capture.text.hasSuffix("xlast\n") }
+        guest.type("\n")
+        try guest.finish()
+        let count = client.capture.text.utf8.count
+        #expect(count > 512 << 10 && count <= 2 << 20, "\(count) bytes were kept")
     }
 
     @Test("a guest does without any console")

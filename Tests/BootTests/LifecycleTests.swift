@@ -29,6 +29,7 @@ struct LifecycleTests {
         boot.options = [
             "--disk", "path=\(disk),image_type=raw", "--net",
             "tap=swl-boot\(number),ip=\(subnet).1,mask=255.255.255.0",
+            "--event-monitor", "path=\(scratch("events"))",
         ]
         let guest = try boot.start(scratch)
         try guest.wait(for: "swiftlet-guest: exit ", times: 2)
@@ -40,6 +41,16 @@ struct LifecycleTests {
         #expect(guest.all("random") == ["8", "8"])
         #expect(try scratch.text("disk").hasPrefix("life 0\n"))
         #expect(try !Bed.interfaces.contains("swl-boot\(number)"))
+        let events = try scratch.events("events")
+        #expect(
+            events.filter { !$0.hasPrefix("virtio-device") } == [
+                "vmm starting", "vm booting", "vm booted", "vm rebooting", "vm shutdown",
+                "vm booting", "vm booted", "vm rebooted", "vm shutdown", "vm deleted",
+                "vmm shutdown",
+            ])
+        for id in ["_disk0", "_net1", "__rng"] {
+            #expect(events.count { $0 == "virtio-device activated \(id)" } == 2, "\(events)")
+        }
     }
 
     @Test("a signal ends the monitor and leaves nothing behind", arguments: [SIGTERM, SIGINT])
@@ -77,6 +88,7 @@ struct LifecycleTests {
         let words = [
             try Bed.monitor, "--kernel", kernel, "--serial",
             "socket=\(scratch("socket"))", "--console", "off", "--net", "tap=swl-fail",
+            "--event-monitor", "path=\(scratch("events"))",
         ]
         let guest = try Guest(words, in: scratch)
 
@@ -84,6 +96,11 @@ struct LifecycleTests {
         let lines = guest.errors.text.split(separator: "\n")
         #expect(lines.count == 1)
         #expect(lines.first?.contains("vCPU 0") == true, "\(lines)")
+        #expect(
+            try scratch.events("events") == [
+                "vmm starting", "vm booting", "vm booted", "vm shutdown", "vm failed",
+                "vm deleted", "vmm shutdown",
+            ])
         #expect(!scratch.exists("socket"))
         #expect(try !Bed.interfaces.contains("swl-fail"))
     }
@@ -127,7 +144,7 @@ struct LifecycleTests {
     }
 
     /// An ELF file whose PVH entry is this code, at 1 MiB.
-    private static func kernel(_ code: [UInt8]) -> Data {
+    static func kernel(_ code: [UInt8]) -> Data {
         var bytes: [UInt8] = []
         func add(_ value: Int, _ count: Int) {
             for index in 0..<count { bytes.append(UInt8(value >> (8 * index) & 0xff)) }

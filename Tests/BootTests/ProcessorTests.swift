@@ -45,7 +45,7 @@ struct ProcessorTests {
         boot.memory = "size=1G"
         boot.kernelWords = ["nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1"]
 
-        let guest = try boot.run(within: 400)
+        let guest = try boot.run(within: 1500)
 
         #expect(try guest.number("count") == 64)
     }

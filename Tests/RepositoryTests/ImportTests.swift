@@ -12,20 +12,26 @@ struct ImportTests {
         "VMMFirmware": ["VMMBase"],
         "VMMStorage": ["VMMBase", "VMMHost"],
         "VMMNetwork": ["VMMBase", "VMMHost"],
+        "VMMSandbox": ["VMMBase", "VMMHost"],
         "VMMVirtIO": ["VMMBase", "VMMHost", "VMMBus"],
         "VMMDevices": [
-            "VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMVirtIO",
+            "VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMSandbox",
+            "VMMVirtIO",
         ],
         "VMMMachine": [
             "VMMBase", "VMMHost", "VMMBus", "VMMFirmware", "VMMStorage", "VMMNetwork",
-            "VMMVirtIO", "VMMDevices",
+            "VMMSandbox", "VMMVirtIO", "VMMDevices",
         ],
+        "VMMServer": ["VMMBase", "VMMHost", "VMMMachine"],
         "VMMTestSupport": [
             "VMMBase", "VMMHost", "VMMBus", "VMMVirtIO", "VMMStorage", "VMMNetwork",
-            "VMMDevices",
+            "VMMDevices", "FoundationEssentials",
         ],
-        "swiftlet": ["VMMBase", "VMMHost", "VMMStorage", "ArgumentParser", "FoundationEssentials"],
-        "swiftlet-vmm": ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine"],
+        "swiftlet": [
+            "VMMBase", "VMMHost", "VMMStorage", "VMMNetwork", "VMMDevices", "ArgumentParser",
+            "FoundationEssentials",
+        ],
+        "swiftlet-vmm": ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine", "VMMServer"],
     ]
 
     @Test("each module imports only what stands below it", arguments: Repository.sources)

@@ -55,9 +55,14 @@ extension ToolSuite {
     func image(_ arguments: String...) throws -> ToolOutcome { try image(arguments) }
 
     func image(_ arguments: [String]) throws -> ToolOutcome {
-        let root = URL(filePath: #filePath)
+        try run(Self.tool, ["image"] + arguments)
+    }
+
+    /// The built program.
+    static var tool: String {
+        URL(filePath: #filePath)
             .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        return try run(root.appending(path: ".build/debug/swiftlet").path, ["image"] + arguments)
+            .appending(path: ".build/debug/swiftlet").path
     }
 
     /// A raw disk of 9 MiB and a sector, with data, holes and written zeros.

@@ -14,6 +14,7 @@ private final class RecordingInterrupt: MessageInterrupt {
         log.withLock { $0.append(text) }
     }
     func signal() { log.withLock { $0.append("signal") } }
+    func release() { log.withLock { $0.append("release") } }
     var entries: [String] { log.withLock { $0 } }
 }
 

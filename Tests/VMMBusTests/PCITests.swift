@@ -83,6 +83,30 @@ struct PCIRootTests {
         #expect(root.attach(Function(), device: 0) == nil)
     }
 
+    @Test("a function that is hidden answers no more, and its place is free when it is detached")
+    func leaving() {
+        let root = PCIRoot()
+        _ = root.attach(Function())
+        let identity = { root.ecam.read(offset: 1 << 15, width: .doubleWord) }
+        #expect(identity() == 0)
+        root.hide(device: 1)
+        #expect(identity() == 0xffff_ffff)
+        #expect(root.attach(Function())?.device == 2)
+        root.detach(device: 1)
+        #expect(root.attach(Function())?.device == 1)
+        #expect(identity() == 0)
+        root.hide(device: 77)
+        root.detach(device: 77)
+    }
+
+    @Test("segments beside the first have 32 places and no function of their own")
+    func otherSegments() {
+        let root = PCIRoot(segment: 0x5f)
+        #expect(root.attach(Function())?.description == "005f:00:00.0")
+        for _ in 1..<32 { #expect(root.attach(Function()) != nil) }
+        #expect(root.attach(Function()) == nil)
+    }
+
     @Test("ECAM and the ports reach the same register")
     func access() {
         let root = PCIRoot()

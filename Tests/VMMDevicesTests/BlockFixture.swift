@@ -24,11 +24,13 @@ final class BlockFixture {
     let driver: FakeDriver
     var queue: FakeQueue { driver.queues[0] }
 
-    /// An image of 64 sectors, each filled with its number; `tail` bytes more make no sector.
+    /// An image of 64 sectors, each filled with its number; `tail` bytes more make no sector. By
+    /// `faults` and a seed its requests go wrong.
     init(
         engine: DiskEngineKind? = nil, isReadOnly: Bool = false,
         features: UInt64 = Feature.ring, tail: Int = 0, queueSize: UInt16 = 128,
-        serial: String? = "serial", change: (inout DiskOptions) -> Void = { _ in }
+        serial: String? = "serial", faults: (rules: [FaultRule], seed: UInt64)? = nil,
+        change: (inout DiskOptions) -> Void = { _ in }
     ) throws {
         directory = try TemporaryDirectory()
         path = directory.file("disk")
@@ -39,7 +41,14 @@ final class BlockFixture {
         options.image.format = .raw
         options.image.isReadOnly = isReadOnly
         change(&options)
-        disk = try Disk(path: path, options)
+        if let faults {
+            let file = FaultyFile(
+                try HostFile(path: path, isReadOnly: isReadOnly), rules: [], seed: faults.seed)
+            disk = try Disk(ImageOpener.open(file, options.image), options)
+            file.rules = faults.rules
+        } else {
+            disk = try Disk(path: path, options)
+        }
         device = VirtIOBlock(
             id: "_disk0", disk: disk, queueSizes: [queueSize], serial: serial,
             clock: SystemClock())

@@ -33,7 +33,7 @@ struct BlockSpecTests {
             + "ops_refill_time=7,ops_one_time_burst=9,_disable_aio=on"
         let spec = try parse(text, as: BlockSpec.self).get()
         #expect(spec.path == "/a" && spec.isReadOnly == true && spec.serial == "s")
-        #expect(spec.queueSize == 64 && spec.id == "d" && spec.pciDevice == 3)
+        #expect(spec.queueSize == 64 && spec.id == "d" && spec.place.device == 3)
         #expect(spec.disablesRing == true && spec.disablesAIO == true)
         #expect(spec.format == .qcow2 && spec.allowsBackingFiles == true)
         #expect(spec.isDirect == true && spec.isSparse == false && spec.lock == .full)
@@ -57,7 +57,7 @@ struct BlockSpecTests {
                 "--disk '/a': unknown key; known are path, readonly, image_type, backing_files, "
                     + "direct, sparse, lock_granularity, serial, num_queues, queue_affinity, "
                     + "queue_size, bw_size, bw_refill_time, bw_one_time_burst, ops_size, "
-                    + "ops_refill_time, ops_one_time_burst, rate_limit_group, id, pci_device_id"
+                    + "ops_refill_time, ops_one_time_burst, rate_limit_group, id, pci_segment, pci_device_id"
             ),
             ("path", "--disk 'path': needs a value: path=..."),
             ("path=/a,readonly=maybe", "--disk readonly 'maybe': expected on or off"),

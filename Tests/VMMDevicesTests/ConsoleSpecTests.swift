@@ -48,14 +48,17 @@ struct ConsoleSpecTests {
     func everyKey() throws {
         let spec = try parse("file=/a,id=c,pci_device_id=4", as: ConsoleSpec.self).get()
         #expect(spec.endpoint == .file(path: "/a"))
-        #expect(spec.id == "c" && spec.pciDevice == 4)
+        #expect(spec.id == "c" && spec.place.device == 4)
     }
 
     @Test(
         "mistakes are named with their value",
         arguments: [
-            ("socket=/a", "--console 'socket': expected one of off, null, tty, pty, file=<path>"),
-            ("id=c,tty", "--console 'id': expected one of off, null, tty, pty, file=<path>"),
+            (
+                "id=c,tty",
+                "--console 'id': expected one of off, null, tty, pty, file=<path>, "
+                    + "socket=<path>"
+            ),
             (
                 "tty,pci_device_id=256",
                 "--console pci_device_id '256': expected a whole number "
@@ -107,7 +110,7 @@ struct EntropySpecTests {
     @Test("every key is understood, and none is needed")
     func everyKey() throws {
         let spec = try parse("src=/dev/random,id=r,pci_device_id=5", as: EntropySpec.self).get()
-        #expect(spec.source == "/dev/random" && spec.id == "r" && spec.pciDevice == 5)
+        #expect(spec.source == "/dev/random" && spec.id == "r" && spec.place.device == 5)
         #expect(EntropySpec.standard?.source == nil)
     }
 
@@ -115,6 +118,6 @@ struct EntropySpecTests {
     func unknown() {
         #expect(
             problems("path=/dev/random", as: EntropySpec.self)
-                == ["--rng 'path': unknown key; known are src, id, pci_device_id"])
+                == ["--rng 'path': unknown key; known are src, id, pci_segment, pci_device_id"])
     }
 }

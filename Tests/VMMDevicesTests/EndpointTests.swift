@@ -1,6 +1,7 @@
 import Foundation
 import Testing
 import VMMHost
+import VMMTestSupport
 
 @testable import VMMDevices
 

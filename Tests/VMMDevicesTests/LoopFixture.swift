@@ -10,7 +10,7 @@ final class LoopFixture {
         ProcessSignals.ignoreBrokenPipes()
         let loop = try EventLoop()
         self.loop = loop
-        thread = try HostThread(name: "test loop") { try? loop.run() }
+        thread = try HostThread(name: "test loop", role: .tool) { try? loop.run() }
     }
 
     /// Runs `body` on the loop and waits for it; what was posted before has run by then.

@@ -14,7 +14,7 @@ struct NetworkSpecTests {
         #expect(spec.tap == "t0" && spec.address == "10.0.0.1" && spec.mask == "255.255.255.0")
         #expect(spec.mac == "02:00:00:00:00:01" && spec.offloadsChecksum == true)
         #expect(spec.offloadsTCP == false && spec.offloadsUDP == false)
-        #expect(spec.queueSize == 32 && spec.id == "n" && spec.pciDevice == 31)
+        #expect(spec.queueSize == 32 && spec.id == "n" && spec.place.device == 31)
         #expect(spec.problems().isEmpty)
     }
 
@@ -49,6 +49,15 @@ struct NetworkSpecTests {
             (
                 "mac=01:00:00:00:00:01",
                 "--net mac '01:00:00:00:00:01': is a group address; bit 0 "
+                    + "of the first byte is set"
+            ),
+            ("mtu=1279", "--net mtu '1279': expected 1280 to 65521"),
+            ("mtu=65522", "--net mtu '65522': expected 1280 to 65521"),
+            ("fd=[2]", "--net fd '[2]': expected different descriptors from 3 on"),
+            ("num_queues=3", "--net num_queues '3': expected an even number from 2 to 512"),
+            (
+                "host_mac=03:00:00:00:00:01",
+                "--net host_mac '03:00:00:00:00:01': is a group address; bit 0 "
                     + "of the first byte is set"
             ),
             ("queue_size=8", "--net queue_size '8': expected a power of two from 32 to 1024"),

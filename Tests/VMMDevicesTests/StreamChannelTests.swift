@@ -1,6 +1,7 @@
 import Foundation
 import Testing
 import VMMHost
+import VMMTestSupport
 
 @testable import VMMDevices
 
@@ -79,7 +80,9 @@ struct StreamChannelTests {
         fixture.stop()
         channel.send([UInt8](repeating: 0x61, count: 256 << 10))
         let received = try Inbox()
-        let thread = try HostThread(name: "reader") { received.append(reader.readFully(256 << 10)) }
+        let thread = try HostThread(name: "reader", role: .tool) {
+            received.append(reader.readFully(256 << 10))
+        }
         channel.finish(patience: 10_000)
         thread.join()
         #expect(received.count == 256 << 10)

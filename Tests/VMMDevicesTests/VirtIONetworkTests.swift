@@ -7,43 +7,6 @@ import VMMVirtIO
 
 @testable import VMMDevices
 
-/// A wire with frames that wait to be received, and those that were sent.
-private final class FakeBackend: FrameBackend {
-    private let event: EventFD
-    private var waiting: [[UInt8]] = []
-    private(set) var sent: [[UInt8]] = []
-    private(set) var rooms: [UInt64] = []
-    private(set) var offloads: [TapInterface.Offloads] = []
-
-    init(_ frames: [[UInt8]] = []) throws {
-        event = try EventFD()
-        arrive(frames)
-    }
-
-    func arrive(_ frames: [[UInt8]]) {
-        waiting += frames
-        if !frames.isEmpty { event.signal() }
-    }
-
-    var descriptor: FileDescriptor? { event.descriptor }
-    var waitingCount: Int { waiting.count }
-
-    func send(_ frame: GuestVector) {
-        var bytes: [UInt8] = []
-        frame.copyOut(into: &bytes)
-        sent.append(bytes)
-    }
-
-    func receive(into room: GuestVector) -> Int? {
-        rooms.append(room.byteCount)
-        event.clear()
-        guard !waiting.isEmpty, !room.isEmpty else { return nil }
-        return room.copyIn(waiting.removeFirst())
-    }
-
-    func setOffloads(_ offloads: TapInterface.Offloads) { self.offloads.append(offloads) }
-}
-
 /// Feature bits (VirtIO 1.3, 5.1.3).
 private enum Bit {
     static let guestChecksum: UInt64 = 1 << 1
@@ -66,8 +29,10 @@ struct VirtIONetworkTests {
         _ backend: any FrameBackend, offloads: NetworkOffloads = all, queueSize: UInt16 = 256
     ) throws -> VirtIONetwork {
         VirtIONetwork(
-            id: "_net0", backend: backend, mac: try #require(MACAddress("02:11:22:33:44:55")),
-            offloads: offloads, queueSize: queueSize)
+            id: "_net0", backends: [backend],
+            VirtIONetwork.Parameters(
+                mac: try #require(MACAddress("02:11:22:33:44:55")), offloads: offloads,
+                queueSize: queueSize))
     }
 
     private static func makeDriver(
@@ -100,30 +65,52 @@ struct VirtIONetworkTests {
     func configuration() throws {
         let device = try Self.makeDevice(try FakeBackend())
         #expect(
-            device.configuration == [0x02, 0x11, 0x22, 0x33, 0x44, 0x55, 1, 0, 1, 0])
-        #expect(device.queueSizes == [256, 256])
+            device.configuration == [0x02, 0x11, 0x22, 0x33, 0x44, 0x55, 1, 0, 1, 0, 0, 0])
+        #expect(device.queueSizes == [256, 256, 256])
     }
 
-    /// Bits 5, 15 and 16 (MAC, MRG_RXBUF, STATUS) are always there.
-    private static let always: UInt64 = 1 << 5 | 1 << 15 | 1 << 16
+    /// Bits 5, 15, 16, 17 and 21 (MAC, MRG_RXBUF, STATUS, CTRL_VQ, GUEST_ANNOUNCE) are always
+    /// there.
+    private static let always: UInt64 = 1 << 5 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 21
 
     @Test(
         "offered features follow the offload options",
         arguments: [
             (NetworkOffloads(checksum: false, tcp: false, udp: false), always),
-            (NetworkOffloads(checksum: true, tcp: false, udp: false), always | 0b11),
+            (NetworkOffloads(checksum: true, tcp: false, udp: false), always | 0b111),
             (
                 NetworkOffloads(checksum: true, tcp: true, udp: false),
-                always | 0b11 | 0b111 << 7 | 0b111 << 11
+                always | 0b111 | 0b111 << 7 | 0b111 << 11
             ),
             (
                 NetworkOffloads(checksum: true, tcp: false, udp: true),
-                always | 0b11 | 1 << 10 | 1 << 14
+                always | 0b111 | 1 << 10 | 1 << 14
             ),
         ])
     func features(offloads: NetworkOffloads, expected: UInt64) throws {
         let device = try Self.makeDevice(try FakeBackend(), offloads: offloads)
         #expect(device.offeredFeatures == expected)
+    }
+
+    @Test("a backend that moves whole frames only is offered no offload")
+    func noOffloads() throws {
+        let backend = try FakeBackend()
+        backend.offersOffloads = false
+        #expect(try Self.makeDevice(backend).offeredFeatures == Self.always)
+    }
+
+    @Test("the link follows the backend's, the end of the machine is its end")
+    func link() throws {
+        let backend = try FakeBackend()
+        let device = try Self.makeDevice(backend)
+        var changes = 0
+        device.configurationChanged = { changes += 1 }
+        backend.isLinkUp = false
+        backend.linkChanged?()
+        #expect(device.configuration[6...7] == [0, 0])
+        #expect(changes == 1)
+        device.finish()
+        #expect(backend.isFinished)
     }
 
     @Test("the backend learns what the driver takes, anew at each start")
@@ -150,6 +137,7 @@ struct VirtIONetworkTests {
         #expect(backend.sent == [frame, Self.frame(61)])
         #expect(driver.queues[Queue.transmit].takeUsed().map(\.written) == [0, 0])
         #expect(driver.queues[Queue.transmit].interrupt.count == 1)
+        #expect(backend.flushCount == 1)
     }
 
     @Test("a frame without a byte behind its header is a fault", arguments: [0, 1, 11, 12])
@@ -205,6 +193,33 @@ struct VirtIONetworkTests {
         let used = driver.queues[Queue.receive].takeUsed()
         #expect(used.map(\.head) == [0, 1, 2])
         #expect(used.map(\.written) == [100, 101, 102])
+    }
+
+    @Test("in a long row of frames of all sizes each fills the buffers that come back with it")
+    func longRow() throws {
+        let backend = try FakeBackend()
+        let driver = try Self.makeDriver(backend)
+        let queue = driver.queues[Queue.receive]
+        let buffers = (0..<16).map { _ in driver.writable(400) }
+        for buffer in buffers { queue.add([buffer]) }
+        var random = SeededGenerator(seed: 4)
+        var wrong: [Int] = []
+
+        // More buffers than a list of them has room for.
+        for number in 0..<800 {
+            let frame = Self.frame(.random(in: 13...1530, using: &random))
+            backend.arrive([frame])
+            try driver.ring(Queue.receive)
+            let used = queue.takeUsed()
+            let bytes = used.flatMap {
+                driver.contents(buffers[Int($0.head)], count: $0.written)
+            }
+            let isWhole = bytes.count == frame.count && bytes[10] == UInt8(used.count)
+            if !isWhole || bytes[12...] != frame[12...] { wrong.append(number) }
+            for completion in used { queue.offer(UInt16(completion.head)) }
+        }
+
+        #expect(wrong.isEmpty)
     }
 
     @Test("with too few buffers frames wait, and the driver is asked to ring")

@@ -21,6 +21,53 @@ struct GuestMemoryLayoutTests {
         #expect(layout.mmio64Window.start == GuestAddress(4 * Self.GiB))
     }
 
+    @Test("segments share the windows, each with its own configuration space", arguments: 1...96)
+    func segments(count: Int) throws {
+        let layout = try layout(5 * Self.GiB)
+        let segments = try #require(layout.pciSegments(count))
+        #expect(segments.map(\.number) == (0..<UInt16(count)).map { $0 })
+        #expect(
+            segments.map(\.ecam.start.rawValue)
+                == segments.map {
+                    0xe800_0000 + UInt64($0.number) << 20
+                })
+        for (next, windows) in [
+            (GuestMemoryLayout.mmio32Hole, segments.map(\.mmio32)),
+            (layout.mmio64Window, segments.map(\.mmio64)),
+        ] {
+            #expect(windows.first?.start == next.start && windows.last?.last == next.last)
+            #expect(windows.map(\.count).reduce(0, +) == next.count)
+            #expect(zip(windows, windows.dropFirst()).allSatisfy { $0.last < $1.start })
+        }
+        #expect(segments.allSatisfy { $0.mmio64.start.rawValue % (4 * Self.GiB) == 0 })
+    }
+
+    @Test("weights say how segments share the windows")
+    func weights() throws {
+        let layout = try layout(5 * Self.GiB)
+        var weights = GuestMemoryLayout.SegmentWeights()
+        weights.low = [1: 3]
+        weights.high = [0: 2, 2: 5]
+        let segments = try #require(layout.pciSegments(3, weights))
+        let low = GuestMemoryLayout.mmio32Hole.count
+        #expect(segments.map(\.mmio32.count) == [low / 5, low / 5 * 3, low / 5])
+        let high = segments.map(\.mmio64.count)
+        #expect(high[0] == 2 * high[1] && high[2] >= 5 * high[1])
+        #expect(segments[2].mmio64.last == layout.mmio64Window.last)
+        #expect(zip(segments, segments.dropFirst()).allSatisfy { $0.mmio64.last < $1.mmio64.start })
+        // A page of the window for each, and there are not so many.
+        weights.low = [0: .max]
+        #expect(layout.pciSegments(3, weights) == nil)
+    }
+
+    @Test("more segments than there are, or than narrow addresses have room for, are none")
+    func tooManySegments() throws {
+        #expect(try layout(Self.GiB).pciSegments(97) == nil)
+        #expect(try layout(Self.GiB).pciSegments(0) == nil)
+        #expect(try layout(Self.GiB, bits: 36).pciSegments(96) == nil)
+        #expect(try layout(Self.GiB, bits: 36).pciSegments(14) != nil)
+    }
+
     @Test("RAM above 3 GiB goes on at 4 GiB")
     func splitRAM() throws {
         let layout = try layout(5 * Self.GiB)

@@ -1,6 +1,8 @@
+import Glibc
 import Synchronization
 import Testing
-import VMMHost
+
+@testable import VMMHost
 
 /// Collects what happened, in order. Any thread.
 private final class Journal: Sendable {
@@ -60,7 +62,7 @@ struct EventLoopTests {
     @Test("work posted by other threads arrives, each thread's in its order")
     func threads() throws {
         let threads = try (0..<4).map { thread in
-            try HostThread(name: "poster") { [loop, journal] in
+            try HostThread(name: "poster", role: .tool) { [loop, journal] in
                 for index in 0..<250 { loop.post { journal.add(1000 * thread + index) } }
             }
         }
@@ -146,5 +148,19 @@ struct EventLoopTests {
             if count == 0 { return loop.stop() }
             loop.post { self.work(count - 1) }
         }
+    }
+
+    @Test("a loop that the kernel lets down does what was posted, and takes no more")
+    func failure() throws {
+        let broken = try EventLoop()
+        broken.post { [journal] in journal.add(1) }
+        // Something that cannot be waited for, under the number of what could.
+        let null = try FileDescriptor.open("/dev/null", .readOnly)
+        #expect(dup2(null.rawValue, broken.epoll.rawValue) >= 0)
+        #expect(throws: HostError.self) { try broken.run() }
+        #expect(broken.hasFailed)
+        let isTaken = broken.post { [journal] in journal.add(2) }
+        #expect(!isTaken)
+        #expect(journal.all == [1])
     }
 }

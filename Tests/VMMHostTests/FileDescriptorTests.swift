@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import Testing
 import VMMHost
+import VMMTestSupport
 
 @Suite("FileDescriptor")
 struct FileDescriptorTests {

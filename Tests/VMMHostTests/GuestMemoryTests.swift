@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import VMMBase
 import VMMHost
+import VMMTestSupport
 
 @Suite("GuestMemory")
 struct GuestMemoryTests {
@@ -78,5 +79,91 @@ struct GuestMemoryTests {
         #expect(throws: HostError.self) {
             try memory.load(file, offset: .max, count: 3, at: GuestAddress(100))
         }
+    }
+
+    /// Offsets of the only bytes of a file that are not zero: around the parts that are looked at
+    /// for zeros (64 KiB) and around huge pages, from where the file begins in memory.
+    @Test(
+        "zeros in a file are zeros in memory, and what lies between them is there",
+        arguments: [
+            [], [0], [65_535], [65_536], [131_071, 131_072], [(2 << 20) - 4097],
+            [(2 << 20) - 4096, 6 << 20], [(8 << 20) - 1], [4 << 20, (4 << 20) + 70_000],
+        ])
+    func loadsZeros(places: [Int]) throws {
+        let count = 8 << 20
+        var bytes = [UInt8](repeating: 0, count: count)
+        for place in places { bytes[place] = 0xA5 }
+        let directory = try TemporaryDirectory()
+        try Data(bytes).write(to: URL(filePath: directory.file("kernel")))
+        let file = try FileDescriptor.open(directory.file("kernel"), .readOnly)
+        let range = try #require(GuestRange(start: GuestAddress(0), count: UInt64(count) + 8192))
+        let memory = try GuestMemory(ranges: [range])
+
+        try memory.load(file, offset: 0, count: UInt64(count), at: GuestAddress(4096))
+
+        let isSame = memory.copyOut(GuestAddress(4096), count: count) == bytes
+        #expect(isSame)
+    }
+
+    // MARK: saving
+
+    @Test("what is saved is what is there, and zeros are holes")
+    func saves() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("saved")
+        let file = try FileDescriptor.open(path, [.readWrite, .create])
+        let memory = try GuestMemory(
+            ranges: [try #require(GuestRange(start: GuestAddress(0), count: 5 << 20))],
+            usesHugePages: false)
+        // The last byte of a page, a run of pages over a 2 MiB border, and zeros that were written.
+        #expect(memory.copyIn([7], at: GuestAddress(4095)))
+        let run = [UInt8](repeating: 0x5a, count: 12288)
+        #expect(memory.copyIn(run, at: GuestAddress((2 << 20) - 4096)))
+        #expect(memory.copyIn([UInt8](repeating: 0, count: 8192), at: GuestAddress(3 << 20)))
+        try file.resize(to: (5 << 20) + 4096)
+        try memory.save(memory.ranges[0], to: file, at: 4096) { true }
+
+        let saved = [UInt8](try Data(contentsOf: URL(filePath: path)))
+        let expected =
+            [UInt8](repeating: 0, count: 4096)
+            + (try #require(memory.copyOut(GuestAddress(0), count: 5 << 20)))
+        let isSame = saved == expected
+        #expect(isSame)
+        #expect(try file.metadata().allocatedByteCount < 1 << 20)
+    }
+
+    @Test("saving gives no memory to pages that nobody touched")
+    func savesUntouched() throws {
+        let directory = try TemporaryDirectory()
+        let file = try FileDescriptor.open(directory.file("saved"), [.readWrite, .create])
+        let memory = try GuestMemory(
+            ranges: [try #require(GuestRange(start: GuestAddress(0), count: 256 << 20))])
+        let before = try Self.pageTableKiB()
+        try memory.save(memory.ranges[0], to: file, at: 0) { true }
+        // To look at each page would take a page of tables for each 2 MiB: 512 KiB.
+        #expect(try Self.pageTableKiB() < before + 256)
+    }
+
+    private static func pageTableKiB() throws -> Int {
+        let text = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
+        let line = text.split(separator: "\n").first { $0.hasPrefix("VmPTE") } ?? ""
+        return Int(line.split(separator: " ").dropFirst().first ?? "") ?? 0
+    }
+
+    @Test("a save ends when it is not wanted any more, or when the file takes no more")
+    func savesNot() throws {
+        let directory = try TemporaryDirectory()
+        let file = try FileDescriptor.open(directory.file("saved"), [.readWrite, .create])
+        #expect(throws: HostError.self) {
+            try memory.save(memory.ranges[0], to: file, at: 0) { false }
+        }
+        #expect(memory.copyIn([1], at: GuestAddress(0)))
+        let full = try FileDescriptor.open("/dev/full", .writeOnly)
+        let error = #expect(throws: HostError.self) {
+            try memory.save(memory.ranges[0], to: full, at: 0) { true }
+        }
+        #expect(error?.code == ENOSPC)
+        let elsewhere = try #require(GuestRange(start: GuestAddress(Self.end), count: 4096))
+        #expect(throws: HostError.self) { try memory.save(elsewhere, to: file, at: 0) { true } }
     }
 }

@@ -160,18 +160,36 @@ struct GuestVectorTests {
         let (vector, neighbour) = (arena.makeVector(), arena.makeVector())
         #expect(neighbour.append(GuestAddress(63), count: 1, in: memory))
 
-        for index in 0..<20 {
+        for index in 0..<22 {
             #expect(vector.append(GuestAddress(UInt64(index)), count: 1, in: memory))
             // The list has a head that is gone when it moves to the larger room.
             if index == 3 { vector.removeFirst(2) }
         }
 
+        // What was removed has left its room, and now that is used up.
         #expect(!vector.append(GuestAddress(0), count: 1, in: memory))
         #expect(!vector.append(neighbour))
-        #expect(bytes(vector) == (2..<20).map { UInt8($0) })
+        #expect(bytes(vector) == (2..<22).map { UInt8($0) })
         #expect(bytes(neighbour) == [63])
         vector.removeAll()
         #expect(vector.append(neighbour) && bytes(vector) == [63])
+    }
+
+    @Test(
+        "a vector that gains at its end what it loses at its start goes on for ever",
+        arguments: [3, 8, 20])
+    func slides(length: Int) throws {
+        let arena = try GuestVectorArena(vectors: 2, capacity: 20)
+        let (vector, neighbour) = (arena.makeVector(), arena.makeVector())
+        #expect(neighbour.append(GuestAddress(63), count: 1, in: memory))
+
+        for index in 0..<100 {
+            if vector.count == length { vector.removeFirst(1) }
+            #expect(vector.append(GuestAddress(UInt64(index % 60)), count: 1, in: memory))
+        }
+
+        #expect(bytes(vector) == (100 - length..<100).map { UInt8($0 % 60) })
+        #expect(bytes(neighbour) == [63])
     }
 
     /// Every limit, and every part of it removed: what is left is the rest of the vector.
@@ -219,5 +237,31 @@ struct GuestVectorTests {
         #expect(vectors[0].append(GuestAddress(1), count: 1, in: memory))
         #expect(vectors[1].append(GuestAddress(2), count: 1, in: memory))
         #expect(vectors.map { bytes($0) } == [[1], [2]])
+    }
+
+    @Test(
+        "slices are added without the first bytes of their list",
+        arguments: [(0, [1, 2, 3, 4, 5]), (1, [2, 3, 4, 5]), (2, [3, 4, 5]), (5, []), (9, [])]
+            as [(UInt64, [UInt8])])
+    func skipping(count: UInt64, expected: [UInt8]) throws {
+        let memory = try TestMemory.make()
+        _ = memory.copyIn([1, 2, 3, 4, 5], at: GuestAddress(0))
+        let source = try TestMemory.vector(memory, [(0, 2), (2, 3)])
+        let vector = try TestMemory.vector(memory, [])
+        let isAdded = vector.append(source, skipping: count)
+        var bytes: [UInt8] = []
+        vector.copyOut(into: &bytes)
+        #expect(isAdded && bytes == expected && vector.byteCount == UInt64(expected.count))
+    }
+
+    @Test("bytes are copied over a part of a buffer, as many as fit")
+    func copyOver() throws {
+        let memory = try TestMemory.make()
+        _ = memory.copyIn([1, 2, 3, 4, 5], at: GuestAddress(0))
+        let vector = try TestMemory.vector(memory, [(0, 2), (2, 3)])
+        var bytes = [UInt8](repeating: 9, count: 6)
+        let first = vector.copyOut(over: &bytes, 1..<4)
+        let second = vector.copyOut(over: &bytes, 5..<5)
+        #expect(first == 3 && second == 0 && bytes == [9, 1, 2, 3, 9, 9])
     }
 }

@@ -40,6 +40,15 @@ struct GuestWindowTests {
             ])
     }
 
+    @Test("ordered accesses of 64 bits are all or nothing of a window's last eight bytes")
+    func ordered() throws {
+        let window = try #require(
+            GuestWindow(try TestMemory.make(), at: GuestAddress(0), count: 16, alignment: 16))
+        window.storeRelease64(8, 0x8877_6655_4433_2211)
+        #expect(window.loadAcquire64(8) == 0x8877_6655_4433_2211)
+        #expect(window.load16(8) == 0x2211 && window.load64(0) == 0)
+    }
+
     @Test("a window keeps its memory mapped")
     func keepsMemory() throws {
         var memory: GuestMemory? = try TestMemory.make()

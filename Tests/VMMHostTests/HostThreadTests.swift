@@ -17,7 +17,7 @@ struct HostThreadTests {
     func join() throws {
         let report = Report()
         let gate = try EventFD()
-        let thread = try HostThread(name: "a name of more than 15 bytes") {
+        let thread = try HostThread(name: "a name of more than 15 bytes", role: .tool) {
             _ = gate.descriptor.isReady(.readable, waitingMilliseconds: 10_000)
             report.record()
         }

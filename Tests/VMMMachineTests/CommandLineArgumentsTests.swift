@@ -39,9 +39,10 @@ struct CommandLineArgumentsTests {
         let values = [
             "serial": "null", "debug-console": "null", "console": "null", "disk": "path=/d",
             "net": "tap=t", "rng": "src=/dev/urandom",
+            "vsock": "cid=3,socket=/s",
         ]
         let words = try DeviceCatalog.all.flatMap { type in
-            [type.option, try #require(values[type.word])]
+            type.isFlag ? [type.option] : [type.option, try #require(values[type.word])]
         }
         let devices = try CommandLineArguments(words).configuration.devices
         #expect(devices.map { type(of: $0).word } == DeviceCatalog.all.map { $0.word })
@@ -70,6 +71,30 @@ struct CommandLineArgumentsTests {
             as Zip2Sequence<[[String]], [LogLevel]>)
     func verbosity(words: [String], expected: LogLevel) throws {
         #expect(try CommandLineArguments(words).logLevel == expected)
+    }
+
+    @Test("the sandbox is on unless it is said otherwise, and each switch has its words")
+    func sandbox() throws {
+        let standard = try CommandLineArguments([]).sandbox
+        #expect(standard.filter == .on)
+        #expect(standard.isHeldToFiles == nil)
+        #expect(try CommandLineArguments(["--landlock"]).sandbox.isHeldToFiles == true)
+        #expect(try CommandLineArguments(["--landlock", "off"]).sandbox.isHeldToFiles == false)
+        #expect(try CommandLineArguments(["--seccomp", "errno"]).sandbox.filter == .refuse)
+        for words in [["--seccomp", "on"], ["--seccomp"], ["--landlock", "true"]] {
+            #expect(throws: ConfigurationError.self) { try CommandLineArguments(words) }
+        }
+    }
+
+    @Test("rules of landlock are no machine: a monitor with an API waits for one")
+    func landlockRules() throws {
+        let words = ["--api-socket", "/s", "--landlock-rules", "path=/a,access=rw"]
+        let arguments = try CommandLineArguments(words)
+        #expect(arguments.firstMachine == nil)
+        #expect(arguments.sandbox.rules.count == 1)
+        #expect(throws: ConfigurationError.self) {
+            try CommandLineArguments(["--landlock-rules", "path=/a,access=x"])
+        }
     }
 
     @Test("help and version have two spellings each")

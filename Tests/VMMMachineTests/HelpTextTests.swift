@@ -19,7 +19,8 @@ struct HelpTextTests {
             for field in shown(type.fields) {
                 #expect(text.contains(field.key.isEmpty ? field.placeholder : "\(field.key)="))
                 #expect(text.contains(field.summary))
-                #expect(text.contains(field.defaultValue.map { "[\($0)]" } ?? ""))
+                guard let standard = field.defaultValue else { continue }
+                #expect(text.contains("[\(standard)]"))
             }
         }
     }
@@ -33,12 +34,13 @@ struct HelpTextTests {
 
     @Test("every option without fields is listed, and each is an option that exists")
     func plainOptions() throws {
-        let flags = ["-v", "--version, -V", "--help, -h"]
+        let flags = ["-v", "--version, -V", "--help, -h", "--no-shutdown"]
         for (option, _, _) in CommandLineArguments.plain {
             #expect(text.contains("  \(option)"))
         }
         for (option, _, _) in CommandLineArguments.plain where !flags.contains(option) {
-            _ = try CommandLineArguments([option, "value"])
+            let words = ["--seccomp": "log", "--landlock": "off"]
+            _ = try CommandLineArguments([option, words[option] ?? "value"])
         }
     }
 

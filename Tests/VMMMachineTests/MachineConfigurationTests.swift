@@ -44,6 +44,41 @@ struct MachineConfigurationTests {
         #expect(try outline("--serial tty").devices.map(\.id) == ["__serial", "__rng"])
     }
 
+    @Test("devices are on PCI with split rings unless the user says otherwise")
+    func platform() throws {
+        let standard = try outline("")
+        let other = try outline("--platform transport=mmio,ring=packed")
+        #expect(standard.transport == .pci && standard.ring == .split)
+        #expect(other.transport == .mmio && other.ring == .packed)
+    }
+
+    @Test("there are no places on a bus that is not there")
+    func placeWithoutBus() throws {
+        #expect(
+            try mistakes("--platform transport=mmio --rng src=/r,pci_device_id=9") == [
+                "--rng pci_device_id '9': there is no PCI bus with transport=mmio"
+            ])
+    }
+
+    @Test(
+        "the monitor's words come behind the kernel's and before init's",
+        arguments: [
+            ("", "x y"), ("a", "a x y"), ("a -- b c", "a x y -- b c"), ("-- b", "x y -- b"),
+            ("a=-- b", "a=-- b x y"),
+        ])
+    func insertedWords(line: String, expected: String) {
+        #expect(MachineBuilder.inserting(["x", "y"], into: line) == expected)
+    }
+
+    @Test("17 devices have an interrupt without PCI, and 9 of them without ACPI, all different")
+    func pins() {
+        let all = Platform.virtIOPins(hasACPI: true)
+        #expect(all.count == 17 && Set(all).count == 17 && all.allSatisfy { $0 < 24 })
+        #expect(Platform.virtIOPins(hasACPI: false) == Array(all.prefix(9)))
+        // The timer, keyboard, cascade, serial ports, clock and the generic event device.
+        #expect(Set(all).isDisjoint(with: [0, 1, 2, 3, 4, 8, 13]))
+    }
+
     @Test("devices have the catalogue's order, names of their own, and keep those they were given")
     func names() throws {
         let outline = try outline(
@@ -52,7 +87,7 @@ struct MachineConfigurationTests {
             outline.devices.map(\.id) == [
                 "__serial", "__console", "_disk0", "mine", "_net2", "__rng",
             ])
-        #expect(outline.devices.last?.spec.pciDevice == 9)
+        #expect(outline.devices.last?.spec.place.device == 9)
     }
 
     @Test("vCPUs may be fewer than the most")
@@ -111,7 +146,7 @@ struct MachineConfigurationTests {
             ),
             ("--disk path=/a,id=x path=/b,id=x", "--disk id 'x': another device has this name"),
             (
-                "--disk path=/a,id=_disk1 path=/b",
+                "--disk path=/a,id=_disk1 path=/b,id=_disk1",
                 "--disk id '_disk1': another device has this "
                     + "name"
             ),

@@ -3,6 +3,7 @@ import Testing
 import VMMBase
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 /// Each engine on a file of its own, with the same questions. Where the kernel has no io_uring the
 /// tests of the ring are left out.

@@ -34,6 +34,7 @@ final class PCIDriver {
         static let queueDescriptors: UInt64 = 0x20
         static let queueDriver: UInt64 = 0x28
         static let queueDevice: UInt64 = 0x30
+        static let queueReset: UInt64 = 0x3a
     }
 
     static let barAddress: UInt64 = 0x1_0000_0000
@@ -54,16 +55,16 @@ final class PCIDriver {
     private(set) var capabilities: [UInt64: UInt64] = [:]
     private(set) var msixCapability: UInt64 = 0
 
-    init(_ device: ProbeDevice = ProbeDevice()) throws {
+    init(_ device: ProbeDevice = ProbeDevice(), features: UInt64 = 0) throws {
         self.device = device
         loop = try EventLoop()
         memory = try QueueFixture.makeMemory()
         transport = try VirtIOPCITransport(
             LoopBound(adopting: device),
-            plug: VirtIOPCITransport.Plug(
-                memoryBus: memoryBus, interrupts: interrupts, doorbells: doorbells, loop: loop,
-                memory: memory, clock: ManualClock()),
-            barAddress: GuestAddress(Self.barAddress))
+            plug: TransportPlug(
+                memoryBus: memoryBus, doorbells: doorbells, loop: loop, memory: memory,
+                clock: ManualClock(), features: features),
+            interrupts: interrupts, barAddress: GuestAddress(Self.barAddress))
         deviceNumber = UInt64(root.attach(transport)?.device ?? 0)
         ecam = root.ecam
         let memory = memory
@@ -182,18 +183,24 @@ final class PCIDriver {
     }
 
     /// From power-on to a device that serves both its queues.
-    func start(_ features: UInt64 = Feature.version1) {
+    func start(_ features: UInt64 = Feature.version1, settling: Bool = true) {
         setMSIX(enabled: true)
         for vector in 0..<3 { program(vector: UInt64(vector)) }
         negotiate(features)
         write(Common.configurationVector, .word, 0)
         for index in queues.indices { setUp(queue: index, vector: UInt64(1 + index)) }
         setStatus(status | Status.driverOK)
-        settle()
+        if settling { settle() }
     }
 
     func reset() {
         setStatus(0)
+        settle()
+    }
+
+    func resetQueue(_ index: UInt64) {
+        write(Common.queueSelect, .word, index)
+        write(Common.queueReset, .word, 1)
         settle()
     }
 

@@ -43,6 +43,13 @@ final class ProbeDevice: VirtIODevice {
         if failsActivation { throw Refusal() }
     }
 
+    func activate(_ queue: VirtQueue, at index: Int) throws {
+        if failsActivation { throw Refusal() }
+        queues[index] = queue
+    }
+
+    func quiesce(queue index: Int) { queues[index] = nil }
+
     func service(queue index: Int) throws(GuestFault) {
         serviced.append(index)
         if faultsOnService { throw GuestFault("the test wants it") }

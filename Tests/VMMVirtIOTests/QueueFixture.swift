@@ -21,7 +21,8 @@ struct QueueFixture {
         size: UInt16 = QueueFixture.size
     ) throws {
         memory = try Self.makeMemory()
-        driver = try FakeQueue(memory: memory, base: GuestAddress(4096), size: size)
+        driver = try FakeQueue.make(
+            memory: memory, base: GuestAddress(4096), size: size, features: features)
         queue = try VirtQueue(
             driver.layout, memory: memory, features: features, interrupt: driver.interrupt,
             doorbell: driver.doorbell)

@@ -10,7 +10,7 @@ struct QueueThreadTests {
 
     init() throws {
         driver = try PCIDriver()
-        thread = try LoopThread(name: "queue")
+        thread = try LoopThread(name: "queue", role: .tool)
     }
 
     /// Starts the device with queue 0 on the thread.
@@ -71,11 +71,34 @@ struct QueueThreadTests {
         thread.end()
     }
 
+    @Test("a reset of another queue lets the thread serve on, one of its own makes it stop")
+    func queueResets() throws {
+        let server = try ThreadServer()
+        driver.device.threadServer = (thread, server)
+        driver.start(Feature.version1 | Feature.queueReset)
+
+        driver.resetQueue(1)
+        driver.ring(0)
+        let isServed = server.waitForCall()
+        driver.device.threadServer = nil
+        driver.resetQueue(0)
+        driver.ring(0)
+        thread.run {}
+
+        #expect(isServed)
+        #expect(server.calls.load(ordering: .relaxed) == 1)
+        #expect(driver.device.queues.allSatisfy { $0 == nil })
+        driver.reset()
+        thread.end()
+    }
+
     @Test("a thread keeps to its CPUs, and CPUs that the host lacks are an error")
     func affinity() throws {
-        let pinned = try LoopThread(name: "pinned", cpus: [0])
+        let pinned = try LoopThread(name: "pinned", role: .tool, cpus: [0])
         pinned.end()
-        #expect(throws: HostError.self) { _ = try LoopThread(name: "pinned", cpus: [1023]) }
+        #expect(throws: HostError.self) {
+            _ = try LoopThread(name: "pinned", role: .tool, cpus: [1023])
+        }
         thread.end()
     }
 }

@@ -285,7 +285,7 @@ struct TransportConfigurationTests {
     func movingAtOnce() throws {
         let transport = driver.transport
         let threads = try (0..<2).map { thread in
-            try HostThread(name: "vcpu") {
+            try HostThread(name: "vcpu", role: .tool) {
                 for round in 0..<500 {
                     let place = UInt32(truncatingIfNeeded: (round * 2 + thread) << 16)
                     transport.writeConfiguration(at: 0x10, width: .doubleWord, value: place)

@@ -297,6 +297,32 @@ struct VirtIOPCITransportTests {
         #expect(driver.read(0, .doubleWord) == 0xffff_ffff)
     }
 
+    @Test("a removed device has given back all, and whatever the driver still does changes nothing")
+    func remove() {
+        driver.start()
+        driver.settle()
+        driver.transport.remove()
+        #expect(device.queues.isEmpty && driver.doorbells.addresses.isEmpty)
+        #expect(driver.interrupts.vectors.allSatisfy { $0.isReleased })
+        // A vCPU that was on its way into the registers.
+        driver.moveBAR(to: 0x2_0000_0000)
+        driver.transport.write(offset: 0x14, width: .byte, value: 0)
+        for status in [Status.acknowledge, Status.driver, Status.featuresOK, Status.driverOK] {
+            driver.transport.write(offset: 0x14, width: .byte, value: 0xf | status)
+        }
+        driver.settle()
+        #expect(device.queues.isEmpty && driver.doorbells.addresses.isEmpty)
+        #expect(driver.memoryBus.read(address: 0x2_0000_0000, width: .doubleWord) == 0xffff_ffff)
+    }
+
+    @Test("an activation that was posted before the removal does not happen")
+    func removeBeforeActivation() {
+        driver.start(settling: false)
+        driver.transport.remove()
+        driver.settle()
+        #expect(device.queues.isEmpty && driver.doorbells.addresses.isEmpty)
+    }
+
     @Test("a transport is released once it is unplugged and its loop has run")
     func releases() throws {
         weak var transport: VirtIOPCITransport?

@@ -7,14 +7,22 @@ fuzz_cache=${SWIFTLET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swiftlet}/fuzz
 readonly fuzz_flags=(-max_len=32768 -timeout=30 -rss_limit_mb=512 -malloc_limit_mb=256 -verbosity=1)
 
 # Builds the fuzzers and fuzzes each TARGET (default: all), two side by side, for `--seconds N`, or
-# with `--runs N` for that many inputs, the same ones each time. The corpus of the former stays in
-# the cache; what makes a target fail goes to Fuzz/findings.
+# with `--runs N` for that many inputs. The corpus stays in the cache and grows; with `--seed N` it
+# begins anew, with the same inputs each time. What makes a target fail goes to Fuzz/findings.
+# `crash N` kills N processes that write to images instead.
 run_fuzzers() {
-    local seconds=60 runs= targets=() running=0 target failed=0
+    local seconds=60 runs='' seed='' targets=() running=0 target failed=0
+    if [[ ${1:-} == crash ]]; then
+        shift
+        build_fuzzers
+        "$fuzzer" crash "${1:-1000}" "${2:-$RANDOM}"
+        return
+    fi
     while (($#)); do
         case $1 in
             --seconds) seconds=${2:?--seconds needs a number}; shift ;;
             --runs) runs=${2:?--runs needs a number}; shift ;;
+            --seed) seed=${2:?--seed needs a number}; shift ;;
             -*) printf '%s\n' "./dev fuzz: unknown option '$1'" >&2; return 2 ;;
             *) targets+=("$1") ;;
         esac
@@ -23,7 +31,8 @@ run_fuzzers() {
     build_fuzzers
     ((${#targets[@]})) || mapfile -t targets < <("$fuzzer" list)
     local length=(-max_total_time="$seconds") how="$seconds s each"
-    if [[ -n $runs ]]; then length=(-seed=1 -runs="$runs") how="$runs inputs each"; fi
+    if [[ -n $runs ]]; then length=(-runs="$runs") how="$runs inputs each"; fi
+    [[ -z $seed ]] || length+=(-seed="$seed")
     say "fuzzing ${targets[*]}, $how"
     for target in "${targets[@]}"; do
         fuzz "$target" "${length[@]}" &
@@ -47,8 +56,8 @@ build_fuzzers() {
 fuzz() {
     local target=$1 directory=$fuzz_cache/$1 log
     shift
-    # A fixed number of inputs begins with the seeds alone, whatever was found before.
-    case $* in *-runs=*) directory=$(mktemp -d) ;; esac
+    # With a seed, it begins with the target's own inputs alone, whatever was found before.
+    case $* in *-seed=*) directory=$(mktemp -d) ;; esac
     export SWIFTLET_FUZZ=$target
     # libFuzzer itself has to see the trap, to save what led to it.
     export SWIFT_BACKTRACE=enable=no

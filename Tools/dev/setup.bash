@@ -14,16 +14,23 @@ need_swift() {
 
 # Debian packages, each with a file that tells whether it is there.
 readonly packages=(
+    'acpica-tools:/usr/bin/iasl'
     'binutils:/usr/bin/strip'
     'busybox-static:/bin/busybox'
     'cpio:/usr/bin/cpio'
     'e2fsprogs:/sbin/mke2fs'
+    'ethtool:/sbin/ethtool'
+    'fio:/usr/bin/fio'
+    'gcc:/usr/bin/gcc'
+    'iperf3:/usr/bin/iperf3'
     'iproute2:/sbin/ip'
     'kmod:/sbin/modprobe'
+    'libc6-dev:/usr/include/stdio.h'
     'liburing-dev:/usr/include/liburing.h'
     'libzstd-dev:/usr/include/zstd.h'
     'lz4:/usr/bin/lz4'
     'mmdebstrap:/usr/bin/mmdebstrap'
+    'passt:/usr/bin/passt'
     'python3:/usr/bin/python3'
     'qemu-utils:/usr/bin/qemu-img'
     'shellcheck:/usr/bin/shellcheck'

@@ -12,6 +12,7 @@ enum OptionTarget: FuzzTarget {
         "--kernel /k --net tap=t,mac=02:00:00:00:00:01,ip=10.0.0.1,mask=255.0.0.0,mtu=1500",
         "--kernel /k --serial tty --console off --rng src=/dev/urandom,pci_device_id=9 -vv",
         "--kernel /k --cmdline acpi=off --initramfs /i --log-file /l --help --version",
+        "--kernel /k --platform transport=mmio,ring=packed --rng src=/r",
         "--cpus affinity=[0@[1,2-3],1@[4]],nested=off,kvm_hyperv=on,features=amx",
     ]
 

@@ -2,12 +2,15 @@ import CLibFuzzer
 import Foundation
 
 /// One program for all fuzzers: `SWIFTLET_FUZZ` names the target, the rest is libFuzzer's. With
-/// `seed DIRECTORY` it writes the target's seeds and its dictionary there, with `list` it names all.
+/// `seed DIRECTORY` it writes the target's seeds and its dictionary there, with `list` it names all; `crash` is `CrashTrial`'s.
 @main
 struct SwiftletFuzz {
     private static let targets: [any FuzzTarget.Type] = [
         QCOW2Target.self, VHDTarget.self, VHDXTarget.self, VMDKTarget.self, BlockTarget.self,
-        OptionTarget.self, KernelTarget.self,
+        OptionTarget.self, KernelTarget.self, SplitTarget.self, PackedTarget.self, MMIOTarget.self,
+        PCITarget.self, PlatformTarget.self, SwitchTarget.self, VsockTarget.self,
+        NetworkTarget.self, JSONTarget.self,
+        HTTPTarget.self,
     ]
 
     private static let target = targets.first {
@@ -20,6 +23,7 @@ struct SwiftletFuzz {
             for target in targets { print(target.name) }
             return
         }
+        if try crash(Array(words)) { return }
         guard let target else {
             print("SWIFTLET_FUZZ must name one of: \(targets.map { $0.name })")
             exit(2)
@@ -38,6 +42,23 @@ struct SwiftletFuzz {
             return 0
         }
         exit(status)
+    }
+
+    /// Runs the crash tests where the words ask for them; `CrashTrial` says which.
+    private static func crash(_ words: [String]) throws -> Bool {
+        let seed = words.last.flatMap { UInt64($0) } ?? 0
+        if words.first == "crash", words.count > 1, let kills = Int(words[1]) {
+            do {
+                try CrashTrial.run(kills: kills, seed: words.count > 2 ? seed : 0)
+            } catch {
+                print("crash: \(error)")
+                exit(1)
+            }
+            return true
+        }
+        guard words.first == "crash-writer", words.count == 4 else { return false }
+        try CrashTrial.write(format: words[1], path: words[2], seed: seed)
+        return true
     }
 
     private static func seed(_ target: any FuzzTarget.Type, _ directory: URL) throws {

@@ -5,11 +5,22 @@ package struct ConfigurationProblem: Error, Hashable, Sendable, CustomStringConv
     package let value: String
     /// What is wrong, or what is allowed; completes the sentence.
     package let reason: String
+    /// Of an option that is given several times, which one, counted from 0.
+    package var index: Int?
+    /// Two things want to be the same one.
+    package var isConflict = false
 
     package init(option: String, value: String, reason: String) {
         self.option = option
         self.value = value
         self.reason = reason
+    }
+
+    /// The same mistake, in the occurrence `index` of its option.
+    package func at(_ index: Int) -> ConfigurationProblem {
+        var problem = self
+        problem.index = index
+        return problem
     }
 
     package var description: String {

@@ -5,11 +5,16 @@ package struct OptionText: Sendable {
     package struct Pair: Hashable, Sendable {
         package let key: String
         package let value: String?
+
+        package init(key: String, value: String?) {
+            self.key = key
+            self.value = value
+        }
     }
 
     /// The option's name on the command line, with its dashes.
     package let option: String
-    package let pairs: [Pair]
+    package private(set) var pairs: [Pair]
 
     package init(_ text: String, option: String) throws(ConfigurationProblem) {
         self.option = option
@@ -33,6 +38,13 @@ package struct OptionText: Sendable {
     package init(option: String, pairs: [Pair]) {
         self.option = option
         self.pairs = pairs
+    }
+
+    /// Adds a key, unless the user gave it a value.
+    package mutating func setDefault(_ key: String, _ value: String) {
+        if let pair = pairs.first(where: { $0.key == key }), pair.value != "" { return }
+        pairs.removeAll { $0.key == key }
+        pairs.append(Pair(key: key, value: value))
     }
 
     /// Refuses what is left after all that was understood has been taken.

@@ -47,8 +47,9 @@ package final class MSIX: Sendable {
         perform(effects)
     }
 
-    /// Sends the interrupt of `vector`, or remembers it while it is masked.
-    package func signal(_ vector: UInt16) {
+    /// Sends the interrupt of `vector`, or remembers it while it is masked. With a sink it is sent
+    /// when that next hands work to the kernel.
+    package func signal(_ vector: UInt16, through sink: (any EventSink)? = nil) {
         let index = Int(vector)
         guard index < vectors.count else { return }
         let deliver = state.withLock { state in
@@ -57,7 +58,13 @@ package final class MSIX: Sendable {
             state.entries[index].isPending = true
             return false
         }
-        if deliver { vectors[index].signal() }
+        guard deliver else { return }
+        if let sink { vectors[index].signal(through: sink) } else { vectors[index].signal() }
+    }
+
+    /// Gives all vectors back, for a function that leaves a machine that goes on.
+    package func release() {
+        for vector in vectors { vector.release() }
     }
 
     // MARK: registers

@@ -6,4 +6,10 @@ package protocol PCIFunction: AnyObject, Sendable {
     func readConfiguration(at offset: Int, width: AccessWidth) -> UInt32
     /// Writes configuration space; BARs that move are mapped anew before this returns.
     func writeConfiguration(at offset: Int, width: AccessWidth, value: UInt32)
+    /// Where its registers are, or would be if the guest let them answer; nil for one without.
+    var registers: GuestRange? { get }
+}
+
+extension PCIFunction {
+    package var registers: GuestRange? { nil }
 }

@@ -8,39 +8,66 @@ package final class PCIRoot: Sendable {
     /// ECAM gives each function 4 KiB, so a bus takes 1 MiB (PCI Firmware 3.2, 4.1).
     package static let ecamByteCount: UInt64 = 1 << 20
 
-    private let functions = Mutex<[(any PCIFunction)?]>(
-        Array(repeating: nil, count: deviceCount))
+    /// A device number that somebody has.
+    private struct Place {
+        /// nil when the guest does not see it any more.
+        var function: (any PCIFunction)?
+    }
+
+    private let places = Mutex<[Place?]>(Array(repeating: nil, count: deviceCount))
     /// The register that port 0xcf8 selects.
     private let selected = Mutex<UInt32>(0)
     package let segment: UInt16
 
+    /// Segment 0 has the host bridge's own function, as device 0.
     package init(segment: UInt16 = 0) {
         self.segment = segment
-        functions.withLock { $0[0] = HostBridge() }
+        if segment == 0 { places.withLock { $0[0] = Place(function: HostBridge()) } }
     }
 
     /// Puts a function at the lowest free device number, or at `device`; nil when it is taken or
     /// none is left.
     package func attach(_ function: any PCIFunction, device: UInt8? = nil) -> PCIAddress? {
-        functions.withLock { functions in
-            let wanted = device.map { Int($0) } ?? functions.firstIndex { $0 == nil }
-            guard let index = wanted, index < functions.count, functions[index] == nil else {
+        places.withLock { places in
+            let wanted = device.map { Int($0) } ?? places.firstIndex { $0 == nil }
+            guard let index = wanted, index < places.count, places[index] == nil else {
                 return nil
             }
-            functions[index] = function
+            places[index] = Place(function: function)
             return PCIAddress(segment: segment, device: UInt8(index))
+        }
+    }
+
+    /// Whether a device number is somebody's, seen by the guest or not.
+    package func isTaken(device: UInt8) -> Bool {
+        places.withLock { $0.indices.contains(Int(device)) && $0[Int(device)] != nil }
+    }
+
+    /// Makes a function answer no more; its device number stays taken until `detach`.
+    package func hide(device: UInt8) {
+        places.withLock { places in
+            guard places.indices.contains(Int(device)) else { return }
+            places[Int(device)]?.function = nil
+        }
+    }
+
+    /// Takes a function off the bus.
+    package func detach(device: UInt8) {
+        places.withLock { places in
+            guard places.indices.contains(Int(device)) else { return }
+            places[Int(device)] = nil
         }
     }
 
     /// Takes all functions off the bus, which also lets go of what they are plugged into.
     package func detachAll() {
-        functions.withLock { functions in
-            for index in functions.indices { functions[index] = nil }
+        places.withLock { places in
+            for index in places.indices { places[index] = nil }
         }
     }
 
     fileprivate func function(_ device: Int) -> (any PCIFunction)? {
-        functions.withLock { device < $0.count ? $0[device] : nil }
+        places.withLock { device < $0.count ? $0[device]?.function : nil }
     }
 
     /// The ECAM window, for the memory bus.

@@ -16,7 +16,7 @@ final class CacheMode: Sendable {
 /// One queue of a block device: takes requests off the ring in batches, hands them to the disk, and
 /// gives them back in any order. Belongs to the loop that serves the queue.
 final class BlockQueue: QueueServer {
-    /// A request in flight; one for each descriptor of the queue, made at activation.
+    /// A request in flight: at most one for each descriptor of the queue.
     private struct Slot {
         let chain: DescriptorChain
         var status: GuestByte?
@@ -26,16 +26,22 @@ final class BlockQueue: QueueServer {
         var byteCount: UInt64 = 0
     }
 
+    /// Slots that are made at once.
+    private static let step = 16
+
     private let queue: VirtQueue
     private let disk: DiskQueue
     private let limits: BlockLimits
     private let serial: [UInt8]
-    private var slots: [Slot]
+    /// As many as were ever in flight, in steps: few drivers have the whole depth in flight, and
+    /// after its first deep batch no request allocates anything.
+    private var slots: [Slot] = []
+    private var mostSlots: Int
     /// Indices of unused slots, used last in, first out, so that few pages are touched.
-    private var freeSlots: [Int]
+    private var freeSlots: [Int] = []
     private let cache: CacheMode
 
-    /// Makes all that requests need.
+    /// Makes what the first requests need.
     init(
         _ queue: VirtQueue, disk: DiskQueue, limits: BlockLimits, serial: [UInt8],
         cache: CacheMode
@@ -45,11 +51,30 @@ final class BlockQueue: QueueServer {
         self.limits = limits
         self.serial = serial
         self.cache = cache
-        slots = try queue.makeChains(Int(queue.size)).map { Slot(chain: $0) }
-        freeSlots = Array(slots.indices.reversed())
+        mostSlots = Int(queue.size)
+        try addSlots()
+        if let ring = disk.ring { queue.interruptSink = ring }
     }
 
     var wakeSources: [FileDescriptor] { disk.wakeSources }
+    var ring: IORing? { disk.ring }
+
+    private func addSlots() throws(HostError) {
+        let more = try queue.makeChains(min(Self.step, mostSlots - slots.count))
+        freeSlots += (slots.count..<slots.count + more.count).reversed()
+        slots += more.map { Slot(chain: $0) }
+    }
+
+    /// An unused slot; nil when as many requests are in flight as may be.
+    private func unusedSlot() -> Int? {
+        if freeSlots.isEmpty, slots.count < mostSlots {
+            // A host without memory for more has the driver wait for those in flight.
+            do { try addSlots() } catch { mostSlots = slots.count }
+        }
+        return freeSlots.last
+    }
+
+    private var isFull: Bool { freeSlots.isEmpty && slots.count == mostSlots }
 
     /// The driver rang.
     func service() throws(GuestFault) {
@@ -57,23 +82,24 @@ final class BlockQueue: QueueServer {
         var budget = queue.size
         repeat {
             queue.suppressDoorbell()
+            disk.takeTime()
             // At most one slot a descriptor: a queue's worth of requests is taken at once, and
             // the rest when slots come back.
-            while budget > 0, let slot = freeSlots.last, try queue.pop(into: slots[slot].chain) {
+            while budget > 0, let slot = unusedSlot(), try queue.pop(into: slots[slot].chain) {
                 budget -= 1
                 freeSlots.removeLast()
                 try start(slot)
             }
             disk.submit()
             complete()
-        } while budget > 0 && queue.armDoorbell() && !freeSlots.isEmpty
+        } while budget > 0 && queue.armDoorbell() && !isFull
         queue.notify()
         if budget == 0 { queue.serviceAgain() }
     }
 
     /// The disk has answers.
     func wake() throws(GuestFault) {
-        let wasFull = freeSlots.isEmpty
+        let wasFull = isFull
         complete()
         queue.notify()
         if wasFull, queue.hasAvailable { try service() }
@@ -126,6 +152,7 @@ final class BlockQueue: QueueServer {
     }
 
     private func complete() {
+        disk.takeTime()
         while let completion = disk.nextCompletion() {
             let slot = completion.slot
             if completion.code != 0 {

@@ -1,20 +1,30 @@
 import VMMBase
 import VMMHost
+import VMMSandbox
 import VMMStorage
 import VMMVirtIO
 
 /// `--disk`: a virtio-blk device on a disk image or a block device.
 package struct BlockSpec: DeviceSpec, Decodable {
     package static let word = "disk"
+    package static let jsonName = "disks"
     package static let summary = "A disk, from an image file or a block device"
     package static let isRepeatable = true
-    package static let fields =
+    package static let isHotpluggable = true
+    package static var fields: [OptionField] {
         [
-            OptionField("path", "<file>", "the image file or block device"),
+            OptionField("path", "<file>", "the image file or block device").required,
             OptionField("readonly", "on|off", "the guest cannot write", default: "off"),
             OptionField(
                 "image_type", "<format>", "raw, qcow2, vhd, vhdx or vmdk",
-                default: "detected"),
+                default: "detected",
+                json: (
+                    nil,
+                    .choice([
+                        ("raw", "Raw"), ("qcow2", "Qcow2"), ("vhd", "FixedVhd"), ("vhdx", "Vhdx"),
+                        ("vmdk", "FlatVmdk"), ("detected", "Unknown"),
+                    ])
+                )),
             OptionField(
                 "backing_files", "on|off", "a qcow2 image may fall back on others",
                 default: "off"),
@@ -22,29 +32,36 @@ package struct BlockSpec: DeviceSpec, Decodable {
             OptionField("sparse", "on|off", "give discarded room back", default: "on"),
             OptionField(
                 "lock_granularity", "byte-range|full", "how much of the file is locked",
-                default: "byte-range"),
+                default: "byte-range",
+                json: (nil, .choice([("byte-range", "ByteRange"), ("full", "Full")]))),
             OptionField(
                 "serial", "<text>", "serial number, at most 20 bytes",
                 default: "the file's identity"),
             OptionField(
-                "num_queues", "<n>", "request queues; several have a thread each", default: "1"),
+                "num_queues", "<n>", "request queues; several have threads", default: "1"
+            ).within(queueCounts),
             OptionField(
-                "queue_affinity", "[<q>@[<cpus>],..]", "the host CPUs of a queue's thread"),
+                "queue_affinity", "[<q>@[<cpus>],..]", "the host CPUs of a queue's thread",
+                json: (nil, .map(index: "queue_index", list: "host_cpus"))
+            ).within(0...UInt(LoopThread.cpuLimit - 1)),
             OptionField(
-                "queue_size", "<n>", "requests in a queue, a power of two", default: "128"),
+                "queue_size", "<n>", "requests in a queue, a power of two", default: "128"
+            ).within(queueSizes),
         ] + RateLimitOptions.fields + [
             OptionField(
                 "rate_limit_group", "<name>", "share the limits of a --rate-limit-group"),
             OptionField("id", "<name>", "the device's name", default: "_disk<n>"),
-            OptionField(
-                "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
+        ] + PlaceOptions.fields + [
             OptionField(
                 "_disable_io_uring", "on|off", "no io_uring, for tests", default: "off",
-                isHidden: true),
+                isHidden: true, json: ("disable_io_uring", nil)),
             OptionField(
                 "_disable_aio", "on|off", "no Linux AIO, for tests", default: "off",
-                isHidden: true),
+                isHidden: true, json: ("disable_aio", nil)),
         ]
+    }
+
+    package static var sandbox: SandboxNeeds { .images }
 
     /// `lock_granularity` as CH spells it.
     package enum LockGranularity: String, OptionChoice, Decodable, Sendable {
@@ -54,6 +71,8 @@ package struct BlockSpec: DeviceSpec, Decodable {
 
     /// Each queue is a thread of ours; users go to the number of vCPUs.
     private static let queueCounts: ClosedRange<UInt16> = 1...256
+    /// 1024 is what one preadv takes (IOV_MAX), and a chain has at most this many pieces.
+    private static let queueSizes: ClosedRange<UInt16> = 4...1024
 
     package let path: String
     package let isReadOnly: Bool?
@@ -69,7 +88,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
     package let limits: RateLimitOptions
     package let limitGroup: String?
     package let id: String?
-    package let pciDevice: UInt8?
+    package let place: PlaceOptions
     package let disablesRing: Bool?
     package let disablesAIO: Bool?
 
@@ -87,7 +106,6 @@ package struct BlockSpec: DeviceSpec, Decodable {
         case queueSize = "queue_size"
         case limitGroup = "rate_limit_group"
         case id
-        case pciDevice = "pci_device_id"
         case disablesRing = "_disable_io_uring"
         case disablesAIO = "_disable_aio"
     }
@@ -108,9 +126,13 @@ package struct BlockSpec: DeviceSpec, Decodable {
         limits = try RateLimitOptions(from: decoder)
         limitGroup = try keys.decodeIfPresent(String.self, forKey: .limitGroup)
         id = try keys.decodeIfPresent(String.self, forKey: .id)
-        pciDevice = try keys.decodeIfPresent(UInt8.self, forKey: .pciDevice)
+        place = try PlaceOptions(from: decoder)
         disablesRing = try keys.decodeIfPresent(Bool.self, forKey: .disablesRing)
         disablesAIO = try keys.decodeIfPresent(Bool.self, forKey: .disablesAIO)
+    }
+
+    package var files: [SandboxFile] {
+        [.image(path, isReadOnly: isReadOnly ?? false)]
     }
 
     package func problems() -> [ConfigurationProblem] {
@@ -118,8 +140,7 @@ package struct BlockSpec: DeviceSpec, Decodable {
         if let serial, serial.utf8.count > VirtIOBlock.serialByteCount {
             problems.append(problem("serial", serial, "at most 20 bytes"))
         }
-        // 1024 is what one preadv takes (IOV_MAX), and a chain has at most this many pieces.
-        if let queueSize, queueSize.nonzeroBitCount != 1 || !(4...1024).contains(queueSize) {
+        if let queueSize, queueSize.nonzeroBitCount != 1 || !Self.queueSizes.contains(queueSize) {
             problems.append(
                 problem("queue_size", "\(queueSize)", "expected a power of two from 4 to 1024"))
         }
@@ -190,18 +211,14 @@ package struct BlockSpec: DeviceSpec, Decodable {
         _ count: Int, id: String
     ) throws(ConfigurationProblem) -> [LoopThread] {
         guard count > 1 || queueAffinity != nil else { return [] }
-        var threads: [LoopThread] = []
-        for index in 0..<count {
-            do throws(HostError) {
-                threads.append(
-                    try LoopThread(
-                        name: "\(id)_q\(index)", cpus: queueAffinity?.cpus[index] ?? []))
-            } catch {
-                for thread in threads { thread.end() }
-                throw problem("queue_affinity", "\(index)", error.description)
-            }
+        do throws(HostError) {
+            return try LoopThread.forQueues(
+                of: id, count: count,
+                cpus: queueAffinity.map { affinity in { affinity.cpus[$0] ?? [] } })
+        } catch {
+            let key = queueAffinity == nil ? "num_queues" : "queue_affinity"
+            throw problem(key, "", error.description)
         }
-        return threads
     }
 }
 

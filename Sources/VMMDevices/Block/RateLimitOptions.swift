@@ -2,14 +2,34 @@ import VMMBase
 
 /// The six keys by which a device or a group says its rate limits, as CH spells them.
 package struct RateLimitOptions: Decodable, Sendable {
-    package static let fields = [
-        OptionField("bw_size", "<bytes>", "bytes in the bandwidth bucket"),
-        OptionField("bw_refill_time", "<ms>", "time in which an empty bucket fills"),
-        OptionField("bw_one_time_burst", "<bytes>", "bytes to spend once, at first"),
-        OptionField("ops_size", "<n>", "operations in the bucket"),
-        OptionField("ops_refill_time", "<ms>", "time in which an empty bucket fills"),
-        OptionField("ops_one_time_burst", "<n>", "operations to spend once, at first"),
-    ]
+    package static var fields: [OptionField] {
+        [
+            OptionField(
+                "bw_size", "<bytes>", "bytes in the bandwidth bucket",
+                json: ("rate_limiter_config.bandwidth.size", nil)
+            ).required.within(aboveZero),
+            OptionField(
+                "bw_refill_time", "<ms>", "time in which an empty bucket fills",
+                json: ("rate_limiter_config.bandwidth.refill_time", nil)
+            ).required.within(aboveZero),
+            OptionField(
+                "bw_one_time_burst", "<bytes>", "bytes to spend once, at first",
+                json: ("rate_limiter_config.bandwidth.one_time_burst", nil)),
+            OptionField(
+                "ops_size", "<n>", "operations in the bucket",
+                json: ("rate_limiter_config.ops.size", nil)
+            ).required.within(aboveZero),
+            OptionField(
+                "ops_refill_time", "<ms>", "time in which an empty bucket fills",
+                json: ("rate_limiter_config.ops.refill_time", nil)
+            ).required.within(aboveZero),
+            OptionField(
+                "ops_one_time_burst", "<n>", "operations to spend once, at first",
+                json: ("rate_limiter_config.ops.one_time_burst", nil)),
+        ]
+    }
+
+    private static let aboveZero = 1...UInt64.max
 
     private let byteSize: UInt64?
     private let byteRefill: UInt64?
@@ -72,9 +92,10 @@ package struct RateLimitOptions: Decodable, Sendable {
 /// `--rate-limit-group`: a limit that several disks share.
 package struct RateLimitGroup: Decodable, Sendable {
     package static let option = "--rate-limit-group"
-    package static let fields =
-        [OptionField("id", "<name>", "the group's name, for rate_limit_group")]
-        + RateLimitOptions.fields
+    package static var fields: [OptionField] {
+        [OptionField("id", "<name>", "the group's name, for rate_limit_group").required]
+            + RateLimitOptions.fields
+    }
 
     package let id: String
     package let limits: RateLimitOptions

@@ -102,16 +102,23 @@ package final class VirtIOBlock: VirtIODevice {
         canSwitchWriteback = features & FeatureBit.writebackSwitch != 0
         cache.set(
             isWriteback: features & (FeatureBit.flush | FeatureBit.writebackSwitch) != 0)
-        self.queues = try queues.map { queue in
-            try queue.map { queue in
-                try BlockQueue(
-                    queue, disk: DiskQueue(disk, depth: Int(queue.size), clock: clock),
-                    limits: BlockLimits(disk), serial: serial, cache: cache)
-            }
+        self.queues = Array(repeating: nil, count: queueSizes.count)
+        for (index, queue) in queues.enumerated() {
+            if let queue { try activate(queue, at: index) }
         }
         warnOfFirstSector()
+    }
+
+    package func activate(_ queue: VirtQueue, at index: Int) throws {
+        queues[index] = try BlockQueue(
+            queue, disk: DiskQueue(disk, depth: Int(queue.size), clock: clock),
+            limits: BlockLimits(disk), serial: serial, cache: cache)
+        findWakeQueues()
+    }
+
+    private func findWakeQueues() {
         guard threads.isEmpty else { return }
-        wakeQueues = self.queues.compactMap { $0 }.flatMap { queue in
+        wakeQueues = queues.compactMap { $0 }.flatMap { queue in
             Array(repeating: queue, count: queue.wakeSources.count)
         }
     }
@@ -125,12 +132,24 @@ package final class VirtIOBlock: VirtIODevice {
                 + "image_type=raw frees it")
     }
 
-    package func quiesce() {
+    package func quiesce(queue index: Int) {
+        queues[index]?.drain()
+        queues[index] = nil
+        findWakeQueues()
+    }
+
+    package func drain() {
         for queue in queues { queue?.drain() }
+    }
+
+    package func quiesce() {
+        drain()
         queues = []
         wakeQueues = []
         cache.set(isWriteback: true)
     }
+
+    package var handle: (any DeviceHandle)? { DiskHandle(disk: disk) }
 
     package func configurationWritten(_ bytes: [UInt8]) {
         guard canSwitchWriteback, bytes.count > Self.writebackOffset else { return }
@@ -154,6 +173,10 @@ package final class VirtIOBlock: VirtIODevice {
     package var wakeSources: [FileDescriptor] {
         guard threads.isEmpty else { return [] }
         return queues.compactMap { $0 }.flatMap(\.wakeSources)
+    }
+
+    package var rings: [IORing] {
+        threads.isEmpty ? queues.compactMap { $0?.ring } : []
     }
 
     package func wake(source index: Int) throws(GuestFault) {

@@ -45,7 +45,7 @@ extension ConsoleEndpoint {
     static func field(_ allowed: [Word], default standard: Word) -> OptionField {
         OptionField(
             "", allowed.map(\.spelling).joined(separator: "|"), "where the bytes go",
-            default: standard.rawValue)
+            default: standard.rawValue, json: ("mode", .endpoint))
     }
 
     /// The channel of a device that is not switched off; errors name the option.

@@ -1,41 +1,56 @@
 import VMMBase
 import VMMHost
+import VMMSandbox
 import VMMVirtIO
 
 /// `--console`: a virtio console, hvc0 in the guest.
 package struct ConsoleSpec: DeviceSpec {
     package static let word = "console"
     package static let summary = "The virtio console, hvc0 in the guest"
-    private static let modes: [ConsoleEndpoint.Word] = [.off, .null, .tty, .pty, .file]
-    package static let fields = [
-        ConsoleEndpoint.field(modes, default: .tty),
-        OptionField("id", "<name>", "the device's name", default: "__console"),
-        OptionField(
-            "pci_device_id", "<n>", "device number on the PCI bus", default: "the next free"),
-    ]
+    private static let modes: [ConsoleEndpoint.Word] = [.off, .null, .tty, .pty, .file, .socket]
+    package static var fields: [OptionField] {
+        [
+            ConsoleEndpoint.field(modes, default: .tty),
+            OptionField("id", "<name>", "the device's name", default: "__console"),
+        ] + PlaceOptions.fields
+    }
     package static let standard: ConsoleSpec? = ConsoleSpec(endpoint: .tty)
+
+    package static var sandbox: SandboxNeeds { ConsoleEndpoint.sandbox }
 
     package let endpoint: ConsoleEndpoint
     package let id: String?
-    package let pciDevice: UInt8?
+    package let place: PlaceOptions
     package var usesTerminal: Bool { endpoint == .tty }
+    package var sandbox: SandboxNeeds { endpoint.sandbox }
+    package var files: [SandboxFile] { endpoint.files }
 
-    init(endpoint: ConsoleEndpoint, id: String? = nil, pciDevice: UInt8? = nil) {
+    init(endpoint: ConsoleEndpoint, id: String? = nil, place: PlaceOptions = PlaceOptions()) {
         self.endpoint = endpoint
         self.id = id
-        self.pciDevice = pciDevice
+        self.place = place
     }
 
     /// What may follow the mode.
-    private struct Placement: Decodable {
+    private struct Rest: Decodable {
         let id: String?
-        let pci_device_id: UInt8?
+        let place: PlaceOptions
+
+        private enum CodingKeys: CodingKey {
+            case id
+        }
+
+        init(from decoder: any Decoder) throws {
+            let keys = try decoder.container(keyedBy: CodingKeys.self)
+            id = try keys.decodeIfPresent(String.self, forKey: .id)
+            place = try PlaceOptions(from: decoder)
+        }
     }
 
     package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> ConsoleSpec {
         let (endpoint, rest) = try ConsoleEndpoint.take(from: text, allowed: modes)
-        let placement = try OptionDecoder.decode(Placement.self, from: rest, fields: fields)
-        return ConsoleSpec(endpoint: endpoint, id: placement.id, pciDevice: placement.pci_device_id)
+        let options = try OptionDecoder.decode(Rest.self, from: rest, fields: fields)
+        return ConsoleSpec(endpoint: endpoint, id: options.id, place: options.place)
     }
 
     package func build(_ context: DeviceContext) throws -> BuiltDevice {

@@ -1,21 +1,29 @@
 import VMMBase
 import VMMHost
+import VMMSandbox
 import VMMVirtIO
 
 /// `--debug-console`: one output port for firmware and early code.
 package struct DebugConsoleSpec: DeviceSpec {
     package static let word = "debug-console"
+    package static let jsonName = "debug_console"
     package static let summary = "The debug console's port"
     private static let modes: [ConsoleEndpoint.Word] = [.off, .null, .tty, .pty, .file]
-    package static let fields = [
-        ConsoleEndpoint.field(modes, default: .off),
-        OptionField("iobase", "0x<port>", "the port's number", default: "0xe9"),
-    ]
+    package static var fields: [OptionField] {
+        [
+            ConsoleEndpoint.field(modes, default: .off),
+            OptionField("iobase", "0x<port>", "the port's number", default: "0xe9"),
+        ]
+    }
     package static let standardPort: UInt16 = 0xe9
+
+    package static var sandbox: SandboxNeeds { ConsoleEndpoint.sandbox }
 
     package let endpoint: ConsoleEndpoint
     package let port: UInt16
     package var usesTerminal: Bool { endpoint == .tty }
+    package var sandbox: SandboxNeeds { endpoint.sandbox }
+    package var files: [SandboxFile] { endpoint.files }
 
     package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> DebugConsoleSpec {
         let (endpoint, rest) = try ConsoleEndpoint.take(from: text, allowed: modes)

@@ -1,5 +1,6 @@
 import VMMBase
 import VMMHost
+import VMMSandbox
 
 /// What a console or serial line is connected to on the host, as `--serial` and `--console` say
 /// it.
@@ -10,6 +11,34 @@ package enum ConsoleEndpoint: Equatable, Sendable {
     case file(path: String)
     case pty
     case socket(path: String)
+
+    /// What any endpoint takes of the host.
+    static var sandbox: SandboxNeeds { .streams + .sockets + terminals }
+
+    private static var terminals: SandboxNeeds {
+        SandboxNeeds(opening: SystemCallRules(ioctl: DeviceRequests.terminalMaking))
+    }
+
+    /// What this one takes.
+    var sandbox: SandboxNeeds {
+        switch self {
+        case .off, .null: SandboxNeeds()
+        case .tty, .file: .streams
+        case .pty: .streams + Self.terminals
+        case .socket: .streams + .sockets
+        }
+    }
+
+    /// The files that it reaches by their paths.
+    var files: [SandboxFile] {
+        switch self {
+        case .off, .null, .tty: []
+        case .file(let path): [SandboxFile(path, .write)]
+        case .pty:
+            ["/dev/ptmx", "/dev/pts"].map { SandboxFile($0, [.read, .write, .control]) }
+        case .socket(let path): [.socket(path)]
+        }
+    }
 
     /// Makes the endpoint's channel, not started yet. Of several `tty` endpoints one at most may
     /// take input, or they would tear the user's typing apart.

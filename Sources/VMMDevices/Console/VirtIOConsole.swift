@@ -70,17 +70,16 @@ package final class VirtIOConsole: VirtIODevice {
     }
 
     package func activate(_ queues: [VirtQueue?], features: UInt64) throws {
-        receive = try Self.active(queues, Queue.receive)
-        transmit = try Self.active(queues, Queue.transmit)
-        // What came while there was no driver; the worker listens from now on.
-        wakeUp.signal()
+        for (index, queue) in queues.enumerated() {
+            if let queue { try activate(queue, at: index) }
+        }
     }
 
-    private static func active(_ queues: [VirtQueue?], _ index: Int) throws -> Active? {
-        guard index < queues.count, let queue = queues[index],
-            let chain = try queue.makeChains(1).first
-        else { return nil }
-        return Active(queue: queue, chain: chain)
+    package func activate(_ queue: VirtQueue, at index: Int) throws {
+        let active = try queue.makeChains(1).first.map { Active(queue: queue, chain: $0) }
+        if index == Queue.receive { receive = active } else { transmit = active }
+        // What came while there was no driver; the worker listens from now on.
+        wakeUp.signal()
     }
 
     package func service(queue index: Int) throws(GuestFault) {
@@ -92,8 +91,11 @@ package final class VirtIOConsole: VirtIODevice {
     }
 
     package func quiesce() {
-        receive = nil
-        transmit = nil
+        for index in queueSizes.indices { quiesce(queue: index) }
+    }
+
+    package func quiesce(queue index: Int) {
+        if index == Queue.receive { receive = nil } else { transmit = nil }
     }
 
     package var wakeSources: [FileDescriptor] { [wakeUp.descriptor] }

@@ -38,8 +38,12 @@ package final class VirtIOEntropy: VirtIODevice {
     }
 
     package func activate(_ queues: [VirtQueue?], features: UInt64) throws {
-        queue = queues.first ?? nil
-        chain = try queue?.makeChains(1).first
+        if let queue = queues.first ?? nil { try activate(queue, at: 0) }
+    }
+
+    package func activate(_ queue: VirtQueue, at index: Int) throws {
+        chain = try queue.makeChains(1).first
+        self.queue = queue
     }
 
     package func service(queue index: Int) throws(GuestFault) {
@@ -58,6 +62,8 @@ package final class VirtIOEntropy: VirtIODevice {
         } while requests > 0 && bytes > 0 && queue.armDoorbell()
         queue.notify()
     }
+
+    package func quiesce(queue index: Int) { quiesce() }
 
     package func quiesce() {
         queue = nil

@@ -3,211 +3,257 @@ import VMMHost
 import VMMNetwork
 import VMMVirtIO
 
-/// Which work the guest and the host may leave to each other.
-package struct NetworkOffloads: Equatable, Sendable {
-    package var checksum: Bool
-    package var tcp: Bool
-    package var udp: Bool
-
-    package init(checksum: Bool, tcp: Bool, udp: Bool) {
-        self.checksum = checksum
-        self.tcp = tcp
-        self.udp = udp
-    }
-}
-
-/// virtio-net (VirtIO 1.3, 5.1) with one pair of queues. Frames go between guest memory and the
-/// backend without a copy of ours.
+/// virtio-net (VirtIO 1.3, 5.1): pairs of queues, each on a backend of its own, and the control
+/// queue. Frames go between guest memory and the backend without a copy of ours.
 package final class VirtIONetwork: VirtIODevice {
-    private enum FeatureBit {
-        static let checksum: UInt64 = 1 << 0
-        static let guestChecksum: UInt64 = 1 << 1
-        static let mac: UInt64 = 1 << 5
-        static let guestTCP4: UInt64 = 1 << 7
-        static let guestTCP6: UInt64 = 1 << 8
-        static let guestCongestion: UInt64 = 1 << 9
-        static let guestUDP: UInt64 = 1 << 10
-        static let hostTCP4: UInt64 = 1 << 11
-        static let hostTCP6: UInt64 = 1 << 12
-        static let hostCongestion: UInt64 = 1 << 13
-        static let hostUDP: UInt64 = 1 << 14
-        static let mergeableBuffers: UInt64 = 1 << 15
-        static let status: UInt64 = 1 << 16
-        static let guestLargeFrames = guestTCP4 | guestTCP6 | guestUDP
-    }
-
-    private static let receiveQueue = 0
-    private static let transmitQueue = 1
-    /// What a driver's receive buffer holds at least: a frame behind its header (5.1.6.3).
-    private static let leastByteCount: UInt64 = 1514 + TapInterface.headerByteCount
-    /// The same with a VLAN tag.
-    private static let frameByteCount: UInt64 = 1518 + TapInterface.headerByteCount
+    /// The largest frame with a VLAN tag, but for what the MTU counts.
+    private static let framingByteCount: UInt64 = 18 + TapInterface.headerByteCount
+    private static let standardMTU: UInt16 = 1500
     /// The largest segmented frame: 64 KiB of IP behind an Ethernet header.
     private static let largeFrameByteCount: UInt64 = 65550 + TapInterface.headerByteCount
-    private static let linkUp: UInt16 = 1
+
+    private enum Status {
+        static let linkUp: UInt16 = 1
+        static let announce: UInt16 = 2
+    }
+
+    /// What a network device is, but for its backends.
+    package struct Parameters {
+        package var mac: MACAddress
+        package var offloads: NetworkOffloads
+        /// What the driver is told; nil: it has to know.
+        package var mtu: UInt16?
+        package var queueSize: UInt16
+        package var receiveLimiter: RateLimiter?
+        package var transmitLimiter: RateLimiter?
+
+        package init(mac: MACAddress, offloads: NetworkOffloads, queueSize: UInt16) {
+            self.mac = mac
+            self.offloads = offloads
+            self.queueSize = queueSize
+        }
+    }
 
     package let id: String
     package let deviceType = VirtIODeviceType.network
     package let queueSizes: [UInt16]
     package var configurationChanged: (() -> Void)?
 
-    private let backend: any FrameBackend
-    private let mac: MACAddress
-    private let offloads: NetworkOffloads
+    private let backends: [any FrameBackend]
+    private let parameters: Parameters
+    /// One for each pair, or none: then the device's loop serves all.
+    private let threads: [LoopThread]
+    private let received: [FrameCounter]
+    private let sent: [FrameCounter]
 
-    private var receive: VirtQueue?
-    private var transmit: VirtQueue?
-    private var transmitChain: DescriptorChain?
-    /// Receive buffers taken from the queue and not filled yet.
-    private var waiting = WaitingBuffers([])
-    /// All waiting buffers as one list, for a frame that spans several.
-    private var room: GuestVector?
-    private var usesMergeableBuffers = false
-    private var neededByteCount = frameByteCount
+    private var receivers: [ReceiveQueue?] = []
+    private var transmitters: [TransmitQueue?] = []
+    private var control: NetworkControl?
+    private var controlIndex = 0
+    /// For each wake source the queue that it belongs to.
+    private var wakeServers: [any QueueServer] = []
+    private var features: UInt64 = 0
+    /// But for the link, which is the backend's.
+    private var status: UInt16 = 0
 
+    /// One backend for each pair of queues; `threads`: as many, or none.
     package init(
-        id: String, backend: any FrameBackend, mac: MACAddress, offloads: NetworkOffloads,
-        queueSize: UInt16
+        id: String, backends: [any FrameBackend], _ parameters: Parameters,
+        threads: [LoopThread] = []
     ) {
+        precondition(!backends.isEmpty, "a network device has a pair of queues")
+        precondition(threads.isEmpty || threads.count == backends.count, "a thread a pair")
         self.id = id
-        self.backend = backend
-        self.mac = mac
-        self.offloads = offloads
-        queueSizes = [queueSize, queueSize]
+        self.backends = backends
+        self.parameters = parameters
+        self.threads = threads
+        received = backends.map { _ in FrameCounter() }
+        sent = backends.map { _ in FrameCounter() }
+        queueSizes = Array(repeating: parameters.queueSize, count: 2 * backends.count + 1)
+        for backend in backends {
+            backend.linkChanged = { [weak self] in self?.linkChanged() }
+        }
     }
 
     package var offeredFeatures: UInt64 {
-        var features = FeatureBit.mac | FeatureBit.status | FeatureBit.mergeableBuffers
-        if offloads.checksum { features |= FeatureBit.checksum | FeatureBit.guestChecksum }
-        if offloads.tcp {
-            features |= FeatureBit.hostTCP4 | FeatureBit.hostTCP6 | FeatureBit.hostCongestion
-            features |= FeatureBit.guestTCP4 | FeatureBit.guestTCP6 | FeatureBit.guestCongestion
-        }
-        if offloads.udp { features |= FeatureBit.hostUDP | FeatureBit.guestUDP }
+        var features = backends[0].offersOffloads ? parameters.offloads.features : 0
+        features |= NetworkFeature.mac | NetworkFeature.status | NetworkFeature.mergeableBuffers
+        features |= NetworkFeature.controlQueue | NetworkFeature.announce
+        if backends.count > 1 { features |= NetworkFeature.multiqueue }
+        if parameters.mtu != nil { features |= NetworkFeature.mtu }
         return features
     }
 
     package var configuration: [UInt8] {
-        var bytes = ByteBuilder(mac.bytes)
-        bytes.append(Self.linkUp)
-        // Pairs of queues; there is one without the multiqueue feature.
-        bytes.append(UInt16(1))
+        var bytes = ByteBuilder(parameters.mac.bytes)
+        bytes.append(status | (backends[0].isLinkUp ? Status.linkUp : 0))
+        bytes.append(UInt16(backends.count))
+        bytes.append(parameters.mtu ?? 0)
         return bytes.bytes
+    }
+
+    /// Of all pairs, since the device was made. Any thread.
+    package var statistics: NetworkStatistics {
+        NetworkHandle(received: received, sent: sent).statistics
+    }
+
+    package var handle: (any DeviceHandle)? { NetworkHandle(received: received, sent: sent) }
+
+    /// A link that is up again may lead elsewhere: the driver is asked to tell the network where it
+    /// is now (5.1.6.5.4).
+    private func linkChanged() {
+        if backends[0].isLinkUp, features & NetworkFeature.announce != 0 {
+            status |= Status.announce
+        }
+        configurationChanged?()
     }
 
     // MARK: life
 
     package func activate(_ queues: [VirtQueue?], features: UInt64) throws {
-        receive = queues[Self.receiveQueue]
-        transmit = queues[Self.transmitQueue]
-        transmitChain = try transmit?.makeChains(1).first
-        usesMergeableBuffers = features & FeatureBit.mergeableBuffers != 0
-        neededByteCount =
-            features & FeatureBit.guestLargeFrames == 0
-            ? Self.frameByteCount : Self.largeFrameByteCount
-        if let receive {
-            waiting = WaitingBuffers(
-                try receive.makeChains(usesMergeableBuffers ? Int(receive.size) : 1))
-            room = try GuestVectorArena(vectors: 1, capacity: 1024).makeVector()
+        self.features = features
+        let pairs = features & NetworkFeature.multiqueue != 0 ? backends.count : 1
+        // Behind the pairs that the driver knows of (5.1.2).
+        controlIndex = 2 * pairs
+        receivers = Array(repeating: nil, count: pairs)
+        transmitters = Array(repeating: nil, count: pairs)
+        for (index, queue) in queues.enumerated() {
+            if let queue { try activate(queue, at: index) }
         }
-        var accepted: TapInterface.Offloads = []
-        if features & FeatureBit.guestChecksum != 0 { accepted.insert(.checksum) }
-        if features & FeatureBit.guestTCP4 != 0 { accepted.insert(.tcp4) }
-        if features & FeatureBit.guestTCP6 != 0 { accepted.insert(.tcp6) }
-        if features & FeatureBit.guestCongestion != 0 { accepted.insert(.congestion) }
-        if features & FeatureBit.guestUDP != 0 { accepted.insert(.udp) }
-        backend.setOffloads(accepted)
+        backends[0].setOffloads(NetworkFeature.offloads(features))
+        // Until the driver asks for more (5.1.6.5.5).
+        use(pairs: 1)
+    }
+
+    package func activate(_ queue: VirtQueue, at index: Int) throws {
+        let pair = index / 2
+        if index == controlIndex {
+            control = try NetworkControl(queue)
+        } else if pair < receivers.count {
+            if index % 2 == 0 {
+                receivers[pair] = try receiver(queue, pair)
+            } else {
+                transmitters[pair] = try TransmitQueue(
+                    queue, backends[pair], limiter: parameters.transmitLimiter,
+                    counter: sent[pair])
+            }
+            findWakeServers()
+        }
+    }
+
+    package func quiesce(queue index: Int) {
+        let pair = index / 2
+        if index == controlIndex {
+            control = nil
+        } else if pair < receivers.count {
+            if index % 2 == 0 { receivers[pair] = nil } else { transmitters[pair] = nil }
+            findWakeServers()
+        }
+    }
+
+    private func findWakeServers() {
+        guard threads.isEmpty else { return }
+        wakeServers = zip(receivers, transmitters).flatMap { receiver, transmitter in
+            ([receiver, transmitter] as [(any QueueServer)?]).compactMap { $0 }.flatMap { server in
+                Array(repeating: server, count: server.wakeSources.count)
+            }
+        }
+    }
+
+    private func receiver(_ queue: VirtQueue, _ index: Int) throws(HostError) -> ReceiveQueue {
+        let mtu = UInt64(max(parameters.mtu ?? 0, Self.standardMTU))
+        return try ReceiveQueue(
+            queue, backends[index], limiter: parameters.receiveLimiter, counter: received[index],
+            mergesBuffers: features & NetworkFeature.mergeableBuffers != 0,
+            frameByteCount: features & NetworkFeature.guestLargeFrames == 0
+                ? mtu + Self.framingByteCount : Self.largeFrameByteCount)
     }
 
     package func quiesce() {
-        receive = nil
-        transmit = nil
-        transmitChain = nil
-        waiting = WaitingBuffers([])
-        room = nil
+        receivers = []
+        transmitters = []
+        control = nil
+        wakeServers = []
+        features = 0
+        status = 0
     }
 
+    package func attach() throws {
+        for backend in backends { try backend.attach() }
+    }
+
+    package func detach() {
+        for backend in backends { backend.detach() }
+    }
+
+    package func finish() {
+        for thread in threads { thread.end() }
+        for backend in backends { backend.finish() }
+    }
+
+    // MARK: events
+
     package func service(queue index: Int) throws(GuestFault) {
-        if index == Self.transmitQueue { try sendAll() } else { try receiveAll() }
+        if index == controlIndex {
+            try control?.service(perform)
+        } else if index / 2 < receivers.count {
+            if index % 2 == 0 {
+                try receivers[index / 2]?.service()
+            } else {
+                try transmitters[index / 2]?.service()
+            }
+        }
+    }
+
+    package var assignments: [QueueAssignment] {
+        zip(threads, zip(receivers, transmitters)).enumerated().flatMap { index, entry in
+            let servers: [(any QueueServer)?] = [entry.1.0, entry.1.1]
+            return servers.enumerated().compactMap { offset, server in
+                server.map { server in
+                    QueueAssignment(
+                        queue: 2 * index + offset, thread: entry.0,
+                        server: LoopBound(adopting: server))
+                }
+            }
+        }
     }
 
     package var wakeSources: [FileDescriptor] {
-        backend.descriptor.map { [$0] } ?? []
+        guard threads.isEmpty else { return [] }
+        return zip(receivers, transmitters).flatMap { receiver, transmitter in
+            (receiver?.wakeSources ?? []) + (transmitter?.wakeSources ?? [])
+        }
     }
 
     package func wake(source index: Int) throws(GuestFault) {
-        try receiveAll()
+        guard index < wakeServers.count else { return }
+        try wakeServers[index].wake()
     }
 
-    // MARK: guest to host
+    // MARK: control
 
-    private func sendAll() throws(GuestFault) {
-        guard let queue = transmit, let chain = transmitChain else { return }
-        // A queue's worth of frames, then the loop's other devices have their turn.
-        var budget = queue.size
-        repeat {
-            queue.suppressDoorbell()
-            while budget > 0, try queue.pop(into: chain) {
-                budget -= 1
-                guard chain.readable.byteCount > TapInterface.headerByteCount else {
-                    throw GuestFault("frame without a header", UInt64(chain.head))
-                }
-                backend.send(chain.readable)
-                queue.push(chain, written: 0)
-            }
-        } while queue.armDoorbell() && budget > 0
-        queue.notify()
-        if budget == 0 { queue.serviceAgain() }
-    }
-
-    // MARK: host to guest
-
-    private func receiveAll() throws(GuestFault) {
-        guard let queue = receive, let room else { return }
-        var budget = queue.size
-        while budget > 0, try collectRoom(queue, room), let count = backend.receive(into: room) {
-            budget -= 1
-            deliver(count, queue)
+    private func perform(_ command: NetworkControl.Command) -> Bool {
+        switch command {
+        case .usePairs(let count):
+            guard features & NetworkFeature.multiqueue != 0, (1...backends.count).contains(count)
+            else { return false }
+            use(pairs: count)
+        case .setOffloads(let wanted):
+            guard features & NetworkFeature.controlOffloads != 0,
+                wanted & ~(features & NetworkFeature.switchable) == 0
+            else { return false }
+            backends[0].setOffloads(NetworkFeature.offloads(wanted))
+        case .announced:
+            guard features & NetworkFeature.announce != 0 else { return false }
+            status &= ~Status.announce
+        case .filter: break
         }
-        queue.notify()
-        if budget == 0 { queue.serviceAgain() }
-    }
-
-    /// Takes buffers until they hold the largest frame. False when the driver has not enough yet:
-    /// it rings when it adds some.
-    private func collectRoom(_ queue: VirtQueue, _ room: GuestVector) throws(GuestFault) -> Bool {
-        queue.suppressDoorbell()
-        while waiting.byteCount < neededByteCount, let free = waiting.nextFree {
-            guard try queue.pop(into: free) else {
-                if queue.armDoorbell() { continue }
-                return false
-            }
-            waiting.addNextFree()
-        }
-        // A driver whose buffers are too small for a frame gets none.
-        guard waiting.byteCount >= Self.leastByteCount else { return false }
-        room.removeAll()
-        for index in 0..<waiting.count where !room.append(waiting[index].writable) { break }
         return true
     }
 
-    /// Gives back the buffers that a frame of `count` bytes filled, first in the first.
-    private func deliver(_ count: Int, _ queue: VirtQueue) {
-        var rest = UInt64(count)
-        var used = 0
-        repeat {
-            rest -= min(rest, waiting[used].writable.byteCount)
-            used += 1
-        } while rest > 0 && used < waiting.count
-        // The header's last field, the number of buffers (5.1.6.1).
-        waiting[0].writable.store(UInt8(truncatingIfNeeded: used), at: 10)
-        waiting[0].writable.store(UInt8(truncatingIfNeeded: used >> 8), at: 11)
-        rest = UInt64(count)
-        for _ in 0..<used {
-            let buffer = waiting.removeFirst()
-            let part = min(rest, buffer.writable.byteCount)
-            rest -= part
-            queue.push(buffer, written: UInt32(clamping: part))
-        }
+    /// The host spreads frames over the first `count` pairs.
+    private func use(pairs count: Int) {
+        guard backends.count > 1 else { return }
+        for (index, backend) in backends.enumerated() { backend.setEnabled(index < count) }
     }
 }

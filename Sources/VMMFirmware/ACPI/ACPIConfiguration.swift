@@ -41,7 +41,10 @@ package struct GenericEventDevice: Hashable, Sendable {
     /// The level-triggered interrupt, active high.
     package let gsi: UInt32
 
-    /// The bit that says the power button was pressed (`reference/cloud-hypervisor.md` 4.7).
+    /// The bit that says that PCI devices have come or are to go
+    /// (`reference/cloud-hypervisor.md` 4.7).
+    package static let pciEvent: UInt8 = 4
+    /// The bit that says the power button was pressed.
     package static let powerButtonEvent: UInt8 = 8
 
     /// The first I/O APIC pin after those set aside for PCI is 13.
@@ -51,26 +54,47 @@ package struct GenericEventDevice: Hashable, Sendable {
     }
 }
 
+/// The registers of a virtio device that is on no bus.
+package struct VirtIORegisters: Hashable, Sendable {
+    /// Its page, below 4 GiB.
+    package let registers: GuestRange
+    /// Its edge-triggered interrupt, active high.
+    package let gsi: UInt32
+
+    /// No two devices share a page or an interrupt.
+    package init(registers: GuestRange, gsi: UInt32) {
+        self.registers = registers
+        self.gsi = gsi
+    }
+}
+
 /// What the ACPI tables tell the guest about its machine.
 package struct ACPIConfiguration: Hashable, Sendable {
     /// Every vCPU that may ever exist, the first vCPU first.
     package var processors: [ACPIProcessor]
-    /// At least one segment; only segment 0 has I/O ports.
+    /// Only segment 0 has I/O ports.
     package var pciSegments: [PCISegment]
+    /// In the order in which the guest is to find them.
+    package var virtIODevices: [VirtIORegisters]
     /// A 16550 at port 0x3f8, IRQ 4.
     package var hasSerial: Bool
     /// A CMOS clock at port 0x70.
     package var hasCMOSClock: Bool
     /// Where the power button's presses arrive; nil leaves out the button as well.
     package var eventDevice: GenericEventDevice?
+    /// The registers by which PCI devices come and go, of which the event device tells; nil where
+    /// they do not.
+    package var hotplugRegisters: GuestAddress? = nil
 
     /// A machine with these parts.
     package init(
-        processors: [ACPIProcessor], pciSegments: [PCISegment], hasSerial: Bool,
-        hasCMOSClock: Bool = true, eventDevice: GenericEventDevice?
+        processors: [ACPIProcessor], pciSegments: [PCISegment],
+        virtIODevices: [VirtIORegisters] = [], hasSerial: Bool, hasCMOSClock: Bool = true,
+        eventDevice: GenericEventDevice?
     ) {
         self.processors = processors
         self.pciSegments = pciSegments
+        self.virtIODevices = virtIODevices
         self.hasSerial = hasSerial
         self.hasCMOSClock = hasCMOSClock
         self.eventDevice = eventDevice

@@ -40,6 +40,11 @@ extension AML {
         return AML([0x14], package: AML.path(path).bytes + [flags] + sequence(terms))
     }
 
+    /// A lock that methods hold while others must not come between; not nested in others.
+    package static func mutex(_ path: String) -> AML {
+        AML([0x5b, 0x01], .path(path), AML([0x00]))
+    }
+
     /// A run of `length` bytes at `offset` of an address space.
     package static func operationRegion(
         _ path: String, _ space: RegionSpace, offset: UInt64, length: UInt64

@@ -19,7 +19,32 @@ extension AML {
 
     /// Tells the driver of `object` that `event` has happened.
     package static func notify(_ object: String, _ event: UInt64) -> AML {
-        AML([0x86], .path(object), .integer(event))
+        notify(object, .integer(event))
+    }
+
+    /// Tells the driver of `object` of an event that the method was told of.
+    package static func notify(_ object: String, _ event: AML) -> AML {
+        AML([0x86], .path(object), event)
+    }
+
+    /// Waits for a mutex, for ever.
+    package static func acquire(_ mutex: String) -> AML {
+        AML([0x5b, 0x23], .path(mutex), AML([0xff, 0xff]))
+    }
+
+    /// Lets go of a mutex.
+    package static func release(_ mutex: String) -> AML {
+        AML([0x5b, 0x27], .path(mutex))
+    }
+
+    /// Runs a method that takes as many arguments.
+    package static func call(_ method: String, _ arguments: AML...) -> AML {
+        AML(path(method).bytes + sequence(arguments))
+    }
+
+    /// A value shifted left by a number of bits.
+    package static func shiftLeft(_ value: AML, by bits: AML) -> AML {
+        AML([0x79], value, bits, AML([0x00]))
     }
 
     /// The bits that both have, as a value.

@@ -8,7 +8,8 @@ package enum ACPITables {
         GuestMemoryLayout.smbios.rawValue - GuestMemoryLayout.rsdp.rawValue)
     private static let alignment = 16
 
-    /// All tables in one piece at `GuestMemoryLayout.rsdp`: RSDP, DSDT, FADT, MADT, MCFG, XSDT.
+    /// All tables in one piece at `GuestMemoryLayout.rsdp`: RSDP, DSDT, FADT, MADT,
+    /// MCFG (where there is PCI), XSDT.
     package static func build(
         _ configuration: ACPIConfiguration
     ) throws(FirmwareTableError) -> GuestBlob {
@@ -21,11 +22,13 @@ package enum ACPITables {
             return address
         }
         let dsdt = place(DSDT(configuration: configuration).table)
-        let entries = [
+        var entries = [
             place(FADT(dsdt: dsdt, hasCMOSClock: configuration.hasCMOSClock).table),
             place(madt(configuration.processors)),
-            place(mcfg(configuration.pciSegments)),
         ]
+        if !configuration.pciSegments.isEmpty {
+            entries.append(place(mcfg(configuration.pciSegments)))
+        }
         let root = place(xsdt(entries))
         guard memory.count <= room else {
             throw .tooLarge(table: "ACPI tables", bytes: memory.count, limit: room)

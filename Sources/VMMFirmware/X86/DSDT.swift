@@ -10,8 +10,8 @@ struct DSDT {
 
     var table: ACPITable {
         let body =
-            configuration.pciSegments.map { Self.hostBridge($0) } + motherboard + serial
-            + clock + sleep + powerButton
+            hotplugController + configuration.pciSegments.map { hostBridge($0) } + motherboard
+            + virtIO + serial + clock + sleep + events
         return ACPITable(signature: "DSDT", revision: Self.revision, body: AML.sequence(body))
     }
 
@@ -29,11 +29,9 @@ struct DSDT {
             .return(.buffer([0])),
         ])
 
-    private static func hostBridge(_ segment: PCISegment) -> AML {
-        let digits = String(segment.number, radix: 16, uppercase: true)
-        let name = "PC" + (digits.count < 2 ? "0" : "") + digits
-        return .device(
-            "\\_SB_." + name,
+    private func hostBridge(_ segment: PCISegment) -> AML {
+        .device(
+            Self.path(of: segment),
             [
                 .name("_HID", .eisaID("PNP0A08")),
                 .name("_CID", .eisaID("PNP0A03")),
@@ -41,9 +39,14 @@ struct DSDT {
                 .name("_UID", .integer(UInt64(segment.number))),
                 .name("_BBN", .integer(0)),
                 .name("_CCA", .integer(1)),
-                .name("_CRS", .resources(windows(of: segment))),
-                keepBootConfiguration,
-            ])
+                .name("_CRS", .resources(Self.windows(of: segment))),
+                Self.keepBootConfiguration,
+            ] + slots(of: segment))
+    }
+
+    static func path(of segment: PCISegment) -> String {
+        let digits = String(segment.number, radix: 16, uppercase: true)
+        return "\\_SB_.PC" + (digits.count < 2 ? "0" : "") + digits
     }
 
     /// Segment 0 has the I/O ports but for those of configuration mechanism 1, which are the
@@ -58,6 +61,7 @@ struct DSDT {
 
     /// Reserves the configuration space, without which Linux does not use it.
     private var motherboard: [AML] {
+        guard !configuration.pciSegments.isEmpty else { return [] }
         let spaces = configuration.pciSegments.map { AMLResource.fixedMemory($0.ecam) }
         return [
             .device(
@@ -68,6 +72,25 @@ struct DSDT {
                     .name("_CRS", .resources(spaces)),
                 ])
         ]
+    }
+
+    /// LNRO0005 is what Linux takes for a virtio-mmio device.
+    private var virtIO: [AML] {
+        configuration.virtIODevices.enumerated().map { index, device in
+            let digits = String(index, radix: 16, uppercase: true)
+            return .device(
+                "\\_SB_.VR" + (digits.count < 2 ? "0" : "") + digits,
+                [
+                    .name("_HID", .string("LNRO0005")),
+                    .name("_UID", .integer(UInt64(index))),
+                    .name("_CCA", .integer(1)),
+                    .name(
+                        "_CRS",
+                        .resources([
+                            .fixedMemory(device.registers), .interrupt(device.gsi, isLevel: false),
+                        ])),
+                ])
+        }
     }
 
     private var serial: [AML] {
@@ -105,18 +128,21 @@ struct DSDT {
         [.name("\\_S5_", .package([.integer(5), .integer(5), .integer(0), .integer(0)]))]
     }
 
-    private var powerButton: [AML] {
+    /// The device that tells of events, and what it tells of: presses of the power button, and PCI
+    /// devices that have come or are to go.
+    private var events: [AML] {
         guard let eventDevice = configuration.eventDevice else { return [] }
         let button = "\\_SB_.PWRB"
+        func when(_ event: UInt8, _ action: AML) -> AML {
+            .if(.and(.local(0), .integer(UInt64(event))), [action])
+        }
+        let scan = configuration.hotplugRegisters == nil ? [] : [AML.call(Self.scanMethod)]
         return [
             .device(button, [.name("_HID", .eisaID("PNP0C0C")), .name("_UID", .integer(0))]),
             Self.eventDevice(
                 eventDevice,
-                events: [
-                    .if(
-                        .and(.local(0), .integer(UInt64(GenericEventDevice.powerButtonEvent))),
-                        [.notify(button, 0x80)])
-                ]),
+                events: [when(GenericEventDevice.powerButtonEvent, .notify(button, 0x80))]
+                    + scan.map { when(GenericEventDevice.pciEvent, $0) }),
         ]
     }
 

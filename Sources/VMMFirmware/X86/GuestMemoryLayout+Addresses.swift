@@ -34,6 +34,13 @@ extension GuestMemoryLayout {
 
     /// The 640 MiB for 32-bit PCI BARs, from 3 GiB on.
     package static let mmio32Hole = range(0xc000_0000, 0x2800_0000)
+    /// The page of registers of a virtio device that is not on the PCI bus, which this machine
+    /// then does not have; at most 32 of them.
+    package static func virtIORegisters(_ index: Int) -> GuestRange {
+        precondition((0..<32).contains(index), "an I/O APIC has fewer pins than this")
+        return range(mmio32Hole.start.rawValue + UInt64(index + 1) * pageBytes, pageBytes)
+    }
+
     /// PCI configuration space: 1 MiB for the one bus of each of up to 256 segments.
     package static let ecam = range(0xe800_0000, 0x1000_0000)
     /// The configuration space of one segment's bus 0, in bytes.

@@ -20,7 +20,7 @@ package struct GuestMemoryLayout: Hashable, Sendable {
     private static let addressBits = 36...52
     private static let fourGiB: UInt64 = 1 << 32
     /// Where the 64-bit window begins and ends, so that large BARs find aligned places.
-    private static let mmio64Alignment: UInt64 = fourGiB
+    static let mmio64Alignment: UInt64 = fourGiB
     private static let platformBytes: UInt64 = 1 << 20
     /// Kept free at the very top of the address space.
     private static let topGuardBytes: UInt64 = 64 << 10

@@ -1,5 +1,6 @@
 import CVMMLinux
 import Glibc
+import VMMBase
 
 /// A kernel counter that one side raises and the other waits for; also what KVM's irqfd and
 /// ioeventfd are made of. Any thread.
@@ -15,6 +16,11 @@ package final class EventFD: Sendable {
     package func signal() {
         // Fails only when the counter is full, and then the other side is woken anyway.
         _ = eventfd_write(descriptor.rawValue, 1)
+    }
+
+    /// Signals with the next work that `sink` hands to the kernel.
+    package func signal(through sink: any EventSink) {
+        sink.raise(descriptor.rawValue, of: self)
     }
 
     /// Resets the counter; true when it had been raised.

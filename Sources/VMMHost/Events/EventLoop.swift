@@ -5,8 +5,8 @@ import Synchronization
 /// One thread's epoll loop. `post` and `stop` may be called from anywhere; everything else
 /// belongs to the thread that runs the loop (or to its owner before `run`).
 package final class EventLoop: @unchecked Sendable {
-    // SAFETY (@unchecked Sendable): `handlers` is touched by the loop's own thread only, once it
-    // runs; `posted` and `stopping` are behind a lock and an atomic.
+    // SAFETY (@unchecked Sendable): `watches` and what belongs to rings are touched by the loop's
+    // own thread only, once it runs; `posted` and `stopping` are behind a lock and an atomic.
     package typealias Handler = () -> Void
 
     /// What to wait for. Edge-triggered: a handler takes all there is, or is woken no more.
@@ -25,10 +25,25 @@ package final class EventLoop: @unchecked Sendable {
         let work: Handler
     }
 
-    private let epoll: FileDescriptor
+    /// A descriptor that the loop waits for.
+    struct Watch {
+        let handler: Handler
+        var interest: Interest
+        /// The poll of the ring that waits for it; nil while epoll does.
+        var poll: UInt32?
+    }
+
+    let epoll: FileDescriptor
     private let wake: EventFD
-    private var handlers: [Int32: Handler] = [:]
+    var watches: [Int32: Watch] = [:]
+    /// The rings that were offered; the loop waits in the first.
+    var rings: [IORing] = []
+    var lastPoll: UInt32 = 0
+    /// The ring has told that epoll has events, and epoll has not yet told that it has no more.
+    var hasEpollEvents = false
     private let posted = Mutex<[Posted]>([])
+    /// The kernel has refused to wait: nothing is served any more. Changes while `posted` is held.
+    private let failed = Atomic<Bool>(false)
     private let stopping = Atomic<Bool>(false)
 
     package init() throws(HostError) {
@@ -36,36 +51,69 @@ package final class EventLoop: @unchecked Sendable {
         guard raw >= 0 else { throw .last("create an event loop") }
         epoll = FileDescriptor(owning: raw)
         wake = try EventFD()
-        try add(wake.descriptor, [.readable]) { [wake] in wake.clear() }
+        // Each signal is an event of its own, so nobody has to read the counter.
+        try add(wake.descriptor, [.readable, .edgeTriggered]) {}
     }
 
     /// Calls `handler` on the loop's thread whenever `descriptor` is ready. One handler each.
     package func add(
         _ descriptor: FileDescriptor, _ interest: Interest, handler: @escaping Handler
     ) throws(HostError) {
-        var event = unsafe epoll_event(
-            events: interest.rawValue, data: epoll_data_t(fd: descriptor.rawValue))
-        guard
-            unsafe epoll_ctl(epoll.rawValue, EPOLL_CTL_ADD, descriptor.rawValue, &event) == 0
-        else { throw .last("wait for a descriptor") }
-        handlers[descriptor.rawValue] = handler
+        let fd = descriptor.rawValue
+        if let ring = rings.first, interest == Self.ringInterest {
+            watches[fd] = Watch(handler: handler, interest: interest)
+            watch(fd, in: ring)
+            return
+        }
+        guard control(EPOLL_CTL_ADD, fd, interest) else { throw .last("wait for a descriptor") }
+        watches[fd] = Watch(handler: handler, interest: interest)
+    }
+
+    /// Waits for something else on a descriptor that was added. What is ready at the moment is an
+    /// event again.
+    package func change(_ descriptor: FileDescriptor, to interest: Interest) {
+        let fd = descriptor.rawValue
+        guard let watch = watches[fd] else { return }
+        unwatch(fd)
+        watches[fd] = Watch(handler: watch.handler, interest: interest)
+        // Cannot fail: the descriptor is open and was added.
+        if watch.poll == nil {
+            _ = control(EPOLL_CTL_MOD, fd, interest)
+        } else {
+            _ = control(EPOLL_CTL_ADD, fd, interest)
+        }
     }
 
     package func remove(_ descriptor: FileDescriptor) {
-        if handlers.removeValue(forKey: descriptor.rawValue) != nil {
-            var event = unsafe epoll_event()
-            unsafe _ = epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, &event)
-        }
+        let fd = descriptor.rawValue
+        leaveRing(fd)
+        guard let watch = watches[fd] else { return }
+        unwatch(fd)
+        watches[fd] = nil
+        if watch.poll == nil { _ = control(EPOLL_CTL_DEL, fd, []) }
     }
 
-    /// Runs `work` on the loop's thread, after what was posted before. Any thread.
-    package func post(_ work: sending @escaping () -> Void) {
+    func control(_ operation: Int32, _ fd: Int32, _ interest: Interest) -> Bool {
+        var event = unsafe epoll_event(events: interest.rawValue, data: epoll_data_t(fd: fd))
+        // SAFETY: the event lives for the length of the call.
+        return unsafe epoll_ctl(epoll.rawValue, operation, fd, &event) == 0
+    }
+
+    /// `run` has thrown, or is about to. Any thread.
+    package var hasFailed: Bool { failed.load(ordering: .acquiring) }
+
+    /// Runs `work` on the loop's thread, after what was posted before. False, and nothing is done,
+    /// when the loop has failed. Any thread.
+    @discardableResult
+    package func post(_ work: sending @escaping () -> Void) -> Bool {
         let handedOver = Posted(work: work)
-        let isFirst = posted.withLock { queue in
+        let count = posted.withLock { queue in
+            if hasFailed { return 0 }
             queue.append(handedOver)
-            return queue.count == 1
+            return queue.count
         }
-        if isFirst { wake.signal() }
+        if count == 1 { wake.signal() }
+        return count > 0
     }
 
     /// Makes `run` return after the work at hand. Any thread.
@@ -77,14 +125,24 @@ package final class EventLoop: @unchecked Sendable {
     /// Serves events until `stop`. Blocks without a timeout: nothing here polls. Throws only when
     /// the kernel refuses to wait, after which the loop serves nothing any more.
     package func run() throws(HostError) {
+        do throws(HostError) {
+            try serve()
+        } catch {
+            // Who waits for what was posted by then must not wait for ever.
+            posted.withLock { _ in failed.store(true, ordering: .releasing) }
+            while runPosted() {}
+            throw error
+        }
+    }
+
+    private func serve() throws(HostError) {
         // 32 events a call: more wait in the kernel and come with the next call.
         var events = unsafe [epoll_event](repeating: epoll_event(), count: 32)
         while !stopping.load(ordering: .acquiring) {
-            let count = unsafe epoll_wait(epoll.rawValue, &events, Int32(events.count), -1)
-            guard count >= 0 || errno == EINTR else { throw .last("wait for events") }
-            for index in 0..<max(0, Int(count)) {
-                // A handler may have removed another one whose event is still in this batch.
-                unsafe handlers[events[index].data.fd]?()
+            if let ring = rings.first {
+                unsafe try serve(ring, &events)
+            } else {
+                _ = unsafe try serveEpoll(&events, waiting: true)
             }
             // One batch a turn: a poster that never rests must not keep the handlers waiting.
             _ = runPosted()
@@ -94,9 +152,23 @@ package final class EventLoop: @unchecked Sendable {
         stopping.store(false, ordering: .relaxed)
     }
 
+    /// Serves one batch of epoll's events; false when there was none.
+    func serveEpoll(_ events: inout [epoll_event], waiting: Bool) throws(HostError) -> Bool {
+        let count = unsafe epoll_wait(
+            epoll.rawValue, &events, Int32(events.count), waiting ? -1 : 0)
+        guard count >= 0 || errno == EINTR else { throw .last("wait for events") }
+        for index in 0..<max(0, Int(count)) {
+            // A handler may have removed another one whose event is still in this batch.
+            unsafe watches[events[index].data.fd]?.handler()
+        }
+        return count > 0
+    }
+
     /// Runs what is posted at the moment; false when that is nothing.
     private func runPosted() -> Bool {
         let batch = posted.withLock { queue in
+            // Also an empty list would be copied before it is emptied, and this is every turn.
+            if queue.isEmpty { return [Posted]() }
             let batch = queue
             queue.removeAll(keepingCapacity: true)
             return batch

@@ -46,6 +46,8 @@ package final class ProcessSignals {
     package static let terminate = SIGTERM
     package static let hangUp = SIGHUP
     package static let windowChange = SIGWINCH
+    /// What a tool's user asks for a report with.
+    package static let report = SIGUSR1
 
     static var kickSignal: Int32 { vmm_sigrtmin() }
 }

@@ -20,17 +20,28 @@ extension FileDescriptor {
         package let rawDevice: UInt64
     }
 
-    package func metadata() throws(HostError) -> Metadata {
+    /// What it stands for, also of one that is open for its path alone (O_PATH).
+    package func kind() throws(HostError) -> Kind { Self.kind(try status()) }
+
+    private func status() throws(HostError) -> stat {
         var status = stat()
         guard unsafe fstat(rawValue, &status) == 0 else { throw .last("examine") }
-        let kind: Kind
+        return status
+    }
+
+    private static func kind(_ status: stat) -> Kind {
         switch status.st_mode & S_IFMT {
-        case S_IFREG: kind = .regular
-        case S_IFDIR: kind = .directory
-        case S_IFBLK: kind = .blockDevice
-        case S_IFCHR: kind = .characterDevice
-        default: kind = .other
+        case S_IFREG: .regular
+        case S_IFDIR: .directory
+        case S_IFBLK: .blockDevice
+        case S_IFCHR: .characterDevice
+        default: .other
         }
+    }
+
+    package func metadata() throws(HostError) -> Metadata {
+        let status = try status()
+        let kind = Self.kind(status)
         var size = UInt64(clamping: status.st_size)
         if kind == .blockDevice, ioctl(VMM_BLKGETSIZE64, with: &size) != 0 {
             throw .last("read the size of a block device")

@@ -37,6 +37,8 @@ package final class FileDescriptor: Sendable {
         package static let writeOnly = OpenOptions(rawValue: O_WRONLY)
         package static let readWrite = OpenOptions(rawValue: O_RDWR)
         package static let create = OpenOptions(rawValue: O_CREAT)
+        /// With `create`: nothing may have the name already.
+        package static let exclusive = OpenOptions(rawValue: O_EXCL)
         package static let truncate = OpenOptions(rawValue: O_TRUNC)
         package static let append = OpenOptions(rawValue: O_APPEND)
         package static let nonBlocking = OpenOptions(rawValue: O_NONBLOCK)
@@ -52,6 +54,22 @@ package final class FileDescriptor: Sendable {
         }
         guard raw >= 0 else { throw .last("open", path) }
         return FileDescriptor(owning: raw)
+    }
+
+    /// Takes a file's name away; nothing happens where none has it.
+    package static func removeFile(_ path: String) {
+        // SAFETY: the kernel reads the text up to its end.
+        unsafe _ = unlink(path)
+    }
+
+    /// A copy of a descriptor that whoever started this process left open for it: he may have
+    /// opened it for more than us.
+    package static func inherited(_ rawValue: Int32) throws(HostError) -> FileDescriptor {
+        do throws(HostError) {
+            return try FileDescriptor(borrowing: rawValue).duplicate()
+        } catch {
+            throw HostError("use the descriptor", "\(rawValue)", code: error.code)
+        }
     }
 
     /// A second descriptor for the same open file.

@@ -84,23 +84,30 @@ package final class KVMVirtualMachine: Sendable {
         }
     }
 
-    /// Makes a guest's write of any width to `address` signal `event` without an exit to us.
-    package func attach(_ event: EventFD, toWritesAt address: GuestAddress) throws(HostError) {
-        try setWriteEvent(event, address, flags: 0)
+    /// Makes a guest's write to `address` signal `event` without an exit to us: a write of any
+    /// width and value, or of these 32 bits.
+    package func attach(
+        _ event: EventFD, toWritesAt address: GuestAddress, of value: UInt32? = nil
+    ) throws(HostError) {
+        try setWriteEvent(event, address, value, flags: 0)
     }
 
-    package func detach(_ event: EventFD, fromWritesAt address: GuestAddress) throws(HostError) {
-        try setWriteEvent(event, address, flags: 1 << UInt32(kvm_ioeventfd_flag_nr_deassign))
+    package func detach(
+        _ event: EventFD, fromWritesAt address: GuestAddress, of value: UInt32? = nil
+    ) throws(HostError) {
+        try setWriteEvent(event, address, value, flags: 1 << UInt32(kvm_ioeventfd_flag_nr_deassign))
     }
 
-    private func setWriteEvent(_ event: EventFD, _ address: GuestAddress, flags: UInt32)
-        throws(HostError)
-    {
+    private func setWriteEvent(
+        _ event: EventFD, _ address: GuestAddress, _ value: UInt32?, flags: UInt32
+    ) throws(HostError) {
+        let match: UInt32 = value == nil ? 0 : 1 << UInt32(kvm_ioeventfd_flag_nr_datamatch)
         var request = kvm_ioeventfd()
         request.addr = address.rawValue
-        request.len = 0
+        request.len = value == nil ? 0 : 4
+        request.datamatch = UInt64(value ?? 0)
         request.fd = event.descriptor.rawValue
-        request.flags = flags
+        request.flags = flags | match
         guard descriptor.ioctl(VMM_KVM_IOEVENTFD, with: &request) == 0 else {
             throw .last("bind a doorbell to an eventfd")
         }

@@ -82,17 +82,43 @@ import VMMBase
         return true
     }
 
-    /// Makes room for `count` more slices, in the large room if need be.
+    /// Adds the slices of `other` without its first `skipped` bytes; false, with nothing added,
+    /// when there is no room.
+    package func append(_ other: GuestVector, skipping skipped: UInt64) -> Bool {
+        guard hasRoom(for: other.count) else { return false }
+        var rest = min(skipped, other.byteCount)
+        total += other.byteCount - rest
+        for index in other.first..<other.end {
+            // SAFETY: there is room, and the slices were checked when `other` got them.
+            var slice = unsafe other.storage[index]
+            let cut = unsafe min(rest, UInt64(slice.iov_len))
+            rest -= cut
+            if unsafe cut == UInt64(slice.iov_len) { continue }
+            unsafe slice.iov_base += Int(cut)
+            unsafe slice.iov_len -= Int(cut)
+            unsafe storage[end] = slice
+            end += 1
+        }
+        return true
+    }
+
+    /// Makes room for `count` more slices: where slices were dropped before, or in the large room.
     private func hasRoom(for count: Int) -> Bool {
         if count <= capacity - end { return true }
-        guard count <= arena.capacity - end else { return false }
-        let large = unsafe arena.large(Int(index))
-        if unsafe storage != large {
+        let kept = self.count
+        guard count <= arena.capacity - kept else { return false }
+        if count > capacity - kept {
+            let large = unsafe arena.large(Int(index))
             // SAFETY: both rooms are this vector's alone, and the large one is the larger.
-            unsafe large.update(from: storage, count: end)
+            unsafe large.update(from: base, count: kept)
             unsafe storage = large
             shortCapacity = Int32(truncatingIfNeeded: arena.capacity)
+        } else {
+            // SAFETY: the slices lie in the room from `first` on, and move to its start.
+            unsafe storage.update(from: base, count: kept)
         }
+        first = 0
+        end = kept
         return true
     }
 
@@ -196,6 +222,26 @@ extension GuestVector {
         }
     }
 
+    /// Copies the vector's first bytes over a part of `bytes`, at most all of it; returns how
+    /// many.
+    package func copyOut(over bytes: inout [UInt8], _ part: Range<Int>) -> Int {
+        precondition(part.lowerBound >= 0 && part.upperBound <= bytes.count)
+        var done = 0
+        for index in first..<end where done < part.count {
+            // SAFETY: as above; length is bounded by both sides.
+            let slice = unsafe storage[index]
+            let length = unsafe min(slice.iov_len, part.count - done)
+            let start = part.lowerBound + done
+            unsafe bytes.withUnsafeMutableBytes { target in
+                unsafe UnsafeMutableRawBufferPointer(rebasing: target[start..<start + length])
+                    .copyMemory(
+                        from: UnsafeRawBufferPointer(start: slice.iov_base, count: length))
+            }
+            done += length
+        }
+        return done
+    }
+
     /// Fills the vector from its start with `bytes`; returns how many fitted.
     @discardableResult
     package func copyIn(_ bytes: [UInt8]) -> Int { copyIn(bytes.span) }
@@ -232,13 +278,29 @@ extension GuestVector {
 
     /// One little-endian integer `offset` bytes into the vector, wherever slices are cut; nil
     /// where the vector is too short. Fetched once.
+    @inlinable
     package func load<Value: FixedWidthInteger & UnsignedInteger>(
         _: Value.Type, at offset: Int
     ) -> Value? {
-        var value: Value = 0
-        for index in 0..<(Value.bitWidth / 8) {
+        word(at: offset, count: Value.bitWidth / 8).map(Value.init(truncatingIfNeeded:))
+    }
+
+    /// The same of 1, 2, 4 or 8 bytes.
+    @usableFromInline
+    func word(at offset: Int, count: Int) -> UInt64? {
+        if first < end, unsafe storage[first].iov_len >= offset + count {
+            // SAFETY: the first slice holds all of it.
+            let pointer = unsafe storage[first].iov_base + offset
+            switch count {
+            case 8: return unsafe vmm_load_64(pointer)
+            case 4: return unsafe UInt64(vmm_load_32(pointer))
+            default: break
+            }
+        }
+        var value: UInt64 = 0
+        for index in 0..<count {
             guard let byte = byte(at: offset + index) else { return nil }
-            value |= Value(byte) &<< Value(8 * index)
+            value |= UInt64(byte) &<< UInt64(8 * index)
         }
         return value
     }

@@ -49,6 +49,13 @@ import VMMBase
         return unsafe vmm_load_acquire_16(base + offset)
     }
 
+    /// As above, of a whole word that the other side may write in pieces, the last piece last.
+    @inlinable
+    package func loadAcquire64(_ offset: Int) -> UInt64 {
+        check(offset, 8)
+        return unsafe vmm_load_acquire_64(base + offset)
+    }
+
     @inlinable
     package func store16(_ offset: Int, _ value: UInt16) {
         check(offset, 2)
@@ -66,6 +73,13 @@ import VMMBase
     package func storeRelease16(_ offset: Int, _ value: UInt16) {
         check(offset, 2)
         unsafe vmm_store_release_16(base + offset, value)
+    }
+
+    /// As above.
+    @inlinable
+    package func storeRelease64(_ offset: Int, _ value: UInt64) {
+        check(offset, 8)
+        unsafe vmm_store_release_64(base + offset, value)
     }
 
     /// Orders all earlier stores before all later loads, which acquire and release do not.

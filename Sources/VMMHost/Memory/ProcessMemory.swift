@@ -16,7 +16,8 @@ package enum ProcessMemory {
 
     /// Unmaps the program's code, so that only what runs from now on comes back, page by page from
     /// the page cache. Start-up walks through most of the Swift runtime once: 4 MB of resident
-    /// pages that a running monitor never touches again. Costs some twenty minor faults.
+    /// pages that a running monitor never touches again. Costs some twenty minor faults. Any
+    /// thread.
     package static func dropStartupCode() {
         let page = UInt(sysconf(Int32(_SC_PAGESIZE)))
         let start = unsafe UInt(bitPattern: vmm_code_start()) & ~(page - 1)

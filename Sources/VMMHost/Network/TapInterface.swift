@@ -14,6 +14,9 @@ package final class TapInterface {
         package static let tcp6 = Offloads(rawValue: UInt32(TUN_F_TSO6))
         package static let congestion = Offloads(rawValue: UInt32(TUN_F_TSO_ECN))
         package static let udp = Offloads(rawValue: UInt32(TUN_F_UFO))
+        // TUN_F_USO4 and TUN_F_USO6 of Linux 6.2: older headers lack them.
+        package static let udpSegments4 = Offloads(rawValue: 0x20)
+        package static let udpSegments6 = Offloads(rawValue: 0x40)
     }
 
     /// Bytes of the header that stands before each frame (virtio_net_hdr_v1).
@@ -21,29 +24,99 @@ package final class TapInterface {
     /// An interface's name has at most 15 bytes.
     package static let maximumNameLength = 15
 
-    package let descriptor: FileDescriptor
+    /// One for each queue: frames of one flow come by one of them.
+    package let queues: [FileDescriptor]
     package let name: String
 
     /// Attaches to the tap `name`, or makes one that lives as long as this process; nil lets the
-    /// kernel choose a name.
-    package init(name wanted: String?) throws(HostError) {
-        descriptor = try FileDescriptor.open("/dev/net/tun", [.readWrite, .nonBlocking])
+    /// kernel choose a name. A tap that is there must have been made for several queues if `count`
+    /// is above 1, and for one otherwise.
+    package init(name wanted: String?, queues count: Int = 1) throws(HostError) {
+        var queues: [FileDescriptor] = []
+        var found = wanted ?? "vmtap%d"
+        for _ in 0..<count {
+            let queue = try FileDescriptor.open("/dev/net/tun", [.readWrite, .nonBlocking])
+            var request = unsafe ifreq()
+            unsafe Self.setName(&request, found)
+            let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (count > 1 ? IFF_MULTI_QUEUE : 0)
+            unsafe request.ifr_ifru.ifru_flags = Int16(flags)
+            guard unsafe queue.ioctl(VMM_TUNSETIFF, with: &request) == 0 else {
+                throw .last("open the tap", wanted ?? "")
+            }
+            found = unsafe Self.name(request)
+            queues.append(queue)
+        }
+        name = found
+        self.queues = queues
+        try setHeaderSize()
+    }
+
+    /// Uses descriptors of a tap or macvtap that somebody opened for this process: one for
+    /// each queue, all of one interface, with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.
+    package init(using descriptors: [Int32]) throws(HostError) {
+        var queues: [FileDescriptor] = []
+        var found: String?
+        for raw in descriptors {
+            let queue = try FileDescriptor.inherited(raw)
+            var request = unsafe ifreq()
+            guard unsafe queue.ioctl(VMM_TUNGETIFF, with: &request) == 0 else {
+                throw .last("use descriptor \(raw) as a tap")
+            }
+            let flags = unsafe Int32(UInt16(bitPattern: request.ifr_ifru.ifru_flags))
+            let needed = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+            guard flags & needed == needed else {
+                throw HostError(
+                    "use a descriptor without IFF_TAP, IFF_NO_PI and IFF_VNET_HDR", "\(raw)",
+                    code: EINVAL)
+            }
+            let name = unsafe Self.name(request)
+            guard found == nil || found == name else {
+                throw HostError("use descriptor \(raw) of another interface", name, code: EINVAL)
+            }
+            found = name
+            try queue.setNonBlocking(true)
+            queues.append(queue)
+        }
+        name = found ?? ""
+        self.queues = queues
+        try setHeaderSize()
+    }
+
+    private func setHeaderSize() throws(HostError) {
+        for queue in queues {
+            var size = Int32(Self.headerByteCount)
+            guard queue.ioctl(VMM_TUNSETVNETHDRSZ, with: &size) == 0 else {
+                throw .last("set the header size of the tap", name)
+            }
+        }
+    }
+
+    private func request(
+        _ code: vmm_ioctl, _ argument: UInt64
+    ) -> Int32 {
+        queues.first?.ioctl(code, argument) ?? -1
+    }
+
+    /// Whether frames come to one of several queues.
+    package func setEnabled(_ isEnabled: Bool, _ queue: FileDescriptor) throws(HostError) {
         var request = unsafe ifreq()
-        unsafe Self.setName(&request, wanted ?? "vmtap%d")
-        unsafe request.ifr_ifru.ifru_flags = Int16(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
-        guard unsafe descriptor.ioctl(VMM_TUNSETIFF, with: &request) == 0 else {
-            throw .last("open the tap", wanted ?? "")
+        unsafe request.ifr_ifru.ifru_flags =
+            Int16(isEnabled ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE)
+        guard unsafe queue.ioctl(VMM_TUNSETQUEUE, with: &request) == 0 else {
+            throw .last("switch a queue of the tap", name)
         }
-        name = unsafe Self.name(request)
-        var size = Int32(Self.headerByteCount)
-        guard descriptor.ioctl(VMM_TUNSETVNETHDRSZ, with: &size) == 0 else {
-            throw .last("set the header size of the tap", name)
-        }
+    }
+
+    /// Whether the host knows UDP segmentation (Linux 6.2).
+    package var knowsUDPSegments: Bool {
+        let offloads: Offloads = [.checksum, .udpSegments4, .udpSegments6]
+        defer { _ = request(VMM_TUNSETOFFLOAD, 0) }
+        return request(VMM_TUNSETOFFLOAD, UInt64(offloads.rawValue)) == 0
     }
 
     /// Tells the host which offloads the guest's driver can take in received frames.
     package func setOffloads(_ offloads: Offloads) throws(HostError) {
-        guard descriptor.ioctl(VMM_TUNSETOFFLOAD, UInt64(offloads.rawValue)) == 0 else {
+        guard request(VMM_TUNSETOFFLOAD, UInt64(offloads.rawValue)) == 0 else {
             throw .last("set the offloads of the tap", name)
         }
     }
@@ -60,6 +133,35 @@ package final class TapInterface {
             }
         case .v6:
             try setIPv6Address(address, prefixLength: mask.prefixLength ?? 128)
+        }
+    }
+
+    /// Sets the largest packet, in bytes.
+    package func setMTU(_ mtu: UInt16) throws(HostError) {
+        unsafe try configure(VMM_SIOCSIFMTU, "set the MTU of the tap") { request in
+            unsafe request.ifr_ifru.ifru_mtu = Int32(mtu)
+        }
+    }
+
+    /// The largest packet, in bytes.
+    package func mtu() throws(HostError) -> Int {
+        var mtu: Int32 = 0
+        unsafe try configure(VMM_SIOCGIFMTU, "read the MTU of the tap", { _ in }) { request in
+            mtu = unsafe request.ifr_ifru.ifru_mtu
+        }
+        return Int(mtu)
+    }
+
+    /// ARPHRD_ETHER, of a header that clashes with libc's.
+    private static let ethernet: sa_family_t = 1
+
+    /// Gives the host's end an Ethernet address of six bytes.
+    package func setHardwareAddress(_ bytes: [UInt8]) throws(HostError) {
+        unsafe try configure(VMM_SIOCSIFHWADDR, "set the address of the tap") { request in
+            unsafe request.ifr_ifru.ifru_hwaddr.sa_family = Self.ethernet
+            unsafe withUnsafeMutableBytes(of: &request.ifr_ifru.ifru_hwaddr.sa_data) { data in
+                unsafe data.copyBytes(from: bytes.prefix(6))
+            }
         }
     }
 

@@ -87,25 +87,11 @@ package final class ByteStream: Sendable {
         case .nonBlocking, .file:
             return descriptor.write(bytes, from: offset)
         case .socket:
-            return send(bytes, from: offset)
+            return descriptor.send(bytes, offset..<bytes.count)
         case .polled(let limit):
             guard descriptor.isReady(.writable) else { return .wouldBlock }
             return descriptor.write(Array(bytes[offset...].prefix(limit)))
         }
-    }
-
-    private func send(_ bytes: [UInt8], from offset: Int) -> FileDescriptor.Transfer {
-        let flags = Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL)
-        // SAFETY: the range from `offset` to the end lies inside the buffer.
-        let moved = unsafe bytes.withUnsafeBytes { buffer in
-            retryingInterrupts {
-                unsafe Glibc.send(
-                    descriptor.rawValue, buffer.baseAddress?.advanced(by: offset),
-                    buffer.count - offset, flags)
-            }
-        }
-        let code = errno
-        return moved == 0 ? .wouldBlock : FileDescriptor.transfer(moved, code)
     }
 
     private static func isSocket(_ descriptor: FileDescriptor) -> Bool {

@@ -3,18 +3,28 @@ import VMMBase
 /// `--cpus`.
 package struct CPUSpec: Decodable, Sendable {
     package static let option = "--cpus"
-    package static let fields = [
-        OptionField("boot", "<n>", "vCPUs that the guest starts with", default: "1"),
-        OptionField("max", "<n>", "vCPUs that it may ever have", default: "boot"),
-        OptionField(
-            "max_phys_bits", "<n>", "width of guest-physical addresses at most", default: "46"),
-        OptionField("nested", "on|off", "the guest may run virtual machines", default: "on"),
-    ]
+    package static var fields: [OptionField] {
+        [
+            OptionField(
+                "boot", "<n>", "vCPUs that the guest starts with", default: "1",
+                json: ("boot_vcpus", nil)
+            ).within(counts),
+            OptionField(
+                "max", "<n>", "vCPUs that it may ever have", default: "boot",
+                json: ("max_vcpus", nil)
+            ).within(counts),
+            OptionField(
+                "max_phys_bits", "<n>", "width of guest-physical addresses at most", default: "46"
+            ).within(addressBits),
+            OptionField("nested", "on|off", "the guest may run virtual machines", default: "on"),
+        ]
+    }
 
     /// Below 36 bits no x86-64 CPU exists; above 52 the page tables end.
     static let addressBits: ClosedRange<UInt8> = 36...52
     /// An APIC id has room for this many vCPUs in one package.
     static let packageLimit = 32768
+    private static let counts = 1...UInt32(packageLimit)
 
     package var boot: UInt32? = nil
     package var maximum: UInt32? = nil

@@ -6,8 +6,22 @@ package struct CommandLineArguments: Sendable {
     package var configuration = MachineConfiguration()
     package var logLevel = LogLevel.warning
     package var logFile: String?
+    package var eventMonitor: EventMonitorSpec?
+    package var apiSocket: APISocketSpec?
+    package var sandbox = SandboxOptions()
+    /// The guest's power-off is not the end of the process.
+    package var outlivesGuest = false
     package var wantsHelp = false
     package var wantsVersion = false
+    package var wantsDescription = false
+
+    /// What is booted at once; nil where requests decide.
+    package var firstMachine: MachineConfiguration? {
+        let isEmpty =
+            configuration.kernel == nil
+            && configuration.options.allSatisfy { $0.option == LandlockRule.option }
+        return apiSocket != nil && isEmpty ? nil : configuration
+    }
 
     /// An option and the words that belong to it.
     private struct Occurrence {
@@ -20,6 +34,20 @@ package struct CommandLineArguments: Sendable {
         ("--kernel", "<file>", "The kernel: an ELF file with a PVH entry, or a bzImage"),
         ("--initramfs", "<file>", "The initial file system in memory"),
         ("--cmdline", "<text>", "The kernel's command line, up to 64 KiB"),
+        (
+            APISocketSpec.option, "[path=]<file>|fd=<fd>",
+            "Serve the API on a socket; without a kernel, wait for vm.create"
+        ),
+        (
+            SandboxOptions.filterOption, "true|false|log|errno",
+            "What becomes of a forbidden system call of ours [true: it ends us]"
+        ),
+        (
+            SandboxOptions.filesOption, "[on|off]",
+            "Hold the monitor to the files of its machine [on, where the kernel can]"
+        ),
+        ("--no-shutdown", "", "Stay when the guest switches itself off"),
+        ("--api-description", "", "Print the API's OpenAPI document"),
         ("--log-file", "<file>", "Where the log goes, instead of standard error"),
         ("-v", "", "Log more: -v info, -vv debug, -vvv trace"),
         ("--version, -V", "", "Print the version"),
@@ -38,6 +66,7 @@ package struct CommandLineArguments: Sendable {
             }
         }
         guard problems.isEmpty else { throw ConfigurationError(problems) }
+        sandbox.rules = configuration.landlockRules
     }
 
     /// Groups words under the option before them; `--option=value` is split.
@@ -75,32 +104,30 @@ package struct CommandLineArguments: Sendable {
             logLevel = max(logLevel, level)
             return
         }
-        let device = DeviceCatalog.all.first { $0.option == option }
-        if device?.isRepeatable != true, !seen.insert(option).inserted {
+        let section = ConfigurationSection.all.first { $0.option == option }
+        if section?.isList != true, !seen.insert(option).inserted {
             throw ConfigurationProblem(option: option, value: "", reason: "is given twice")
         }
-        if let device {
-            try add(device, occurrence)
-            return
-        }
+        if let section { return try add(section, occurrence) }
         switch option {
         case "--kernel": configuration.kernel = try one(occurrence)
         case "--initramfs": configuration.initramfs = try one(occurrence)
         case "--cmdline": configuration.commandLine = try one(occurrence)
         case "--log-file": logFile = try one(occurrence)
-        case CPUSpec.option:
-            configuration.cpus = try decode(CPUSpec.self, occurrence, CPUSpec.fields)
-        case MemorySpec.option:
-            configuration.memory = try decode(MemorySpec.self, occurrence, MemorySpec.fields)
-        case RateLimitGroup.option:
-            configuration.rateLimitGroups = try occurrence.values.map {
-                value throws(ConfigurationProblem) in
-                let text = try OptionText(value, option: option)
-                return try OptionDecoder.decode(
-                    RateLimitGroup.self, from: text, fields: RateLimitGroup.fields)
-            }
+        case APISocketSpec.option:
+            let spec = try APISocketSpec(one(occurrence))
+            if case .path(let path) = spec.place { sandbox.apiSocket = path }
+            apiSocket = spec
+        case SandboxOptions.filterOption: try sandbox.setFilter(one(occurrence))
+        case SandboxOptions.filesOption: try sandbox.setHeldToFiles(occurrence.values)
+        case "--no-shutdown":
+            try requireNoValue(occurrence)
+            outlivesGuest = true
+        case EventMonitorSpec.option:
+            eventMonitor = try decode(EventMonitorSpec.self, occurrence, EventMonitorSpec.fields)
         case "--help", "-h": wantsHelp = true
         case "--version", "-V": wantsVersion = true
+        case "--api-description": wantsDescription = true
         default:
             throw ConfigurationProblem(
                 option: option, value: "", reason: "unknown option; --help lists all")
@@ -118,19 +145,22 @@ package struct CommandLineArguments: Sendable {
     }
 
     private mutating func add(
-        _ type: any DeviceSpec.Type, _ occurrence: Occurrence
+        _ section: ConfigurationSection, _ occurrence: Occurrence
     ) throws(ConfigurationProblem) {
+        if section.isFlag {
+            try requireNoValue(occurrence)
+            return try configuration.add(OptionText(option: occurrence.option, pairs: []))
+        }
         guard !occurrence.values.isEmpty else {
             throw ConfigurationProblem(
                 option: occurrence.option, value: "", reason: "needs a value")
         }
-        guard type.isRepeatable || occurrence.values.count == 1 else {
+        guard section.isList || occurrence.values.count == 1 else {
             throw ConfigurationProblem(
                 option: occurrence.option, value: occurrence.values[1], reason: "takes one value")
         }
         for value in occurrence.values {
-            let text = try OptionText(value, option: occurrence.option)
-            configuration.devices.append(try type.parse(text))
+            try configuration.add(OptionText(value, option: occurrence.option))
         }
     }
 

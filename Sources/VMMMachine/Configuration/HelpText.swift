@@ -1,5 +1,4 @@
 import VMMBase
-import VMMDevices
 
 /// The text of `--help`, made from the same specs that the options are decoded by.
 package enum HelpText {
@@ -14,14 +13,11 @@ package enum HelpText {
         for (option, placeholder, summary) in CommandLineArguments.plain {
             lines.append(entry(option, placeholder, summary))
         }
-        lines += group(CPUSpec.option, "The guest's processors", false, CPUSpec.fields)
-        lines += group(MemorySpec.option, "The guest's memory", false, MemorySpec.fields)
-        lines += group(
-            RateLimitGroup.option, "A limit that several disks share", true,
-            RateLimitGroup.fields)
-        for type in DeviceCatalog.all {
-            lines += group(type.option, type.summary, type.isRepeatable, type.fields)
+        for section in ConfigurationSection.all {
+            lines += group(section.option, section.summary, section.isList, section.fields)
         }
+        lines += group(
+            EventMonitorSpec.option, EventMonitorSpec.summary, false, EventMonitorSpec.fields)
         lines += [
             "",
             "A value is key=value,key=value. Sizes may end in K, M or G. Options marked * may be",

@@ -10,11 +10,85 @@ package struct MachineConfiguration: Sendable {
     package var commandLine = ""
     package var cpus = CPUSpec()
     package var memory = MemorySpec()
+    package var platform = PlatformSpec()
+    package var pciSegments: [PCISegmentSpec] = []
     /// In the order in which the user gave them.
     package var devices: [any DeviceSpec] = []
     package var rateLimitGroups: [RateLimitGroup] = []
+    package var landlockRules: [LandlockRule] = []
+    /// Whether the monitor is held to the machine's files; nil: as the command line says.
+    package var isHeldToFiles: Bool?
+    /// Descriptors that came with requests, for as long as devices are made of them.
+    package var descriptors: [FileDescriptor] = []
+    /// The options as they were given, which is what is told of the machine.
+    package private(set) var options: [OptionText] = []
 
     package init() {}
+
+    /// Takes one more option that has keys and values.
+    package mutating func add(_ text: OptionText) throws(ConfigurationProblem) {
+        let index = options.count { $0.option == text.option }
+        do throws(ConfigurationProblem) {
+            try decode(text)
+        } catch {
+            throw error.at(index)
+        }
+        options.append(text)
+    }
+
+    private mutating func decode(_ text: OptionText) throws(ConfigurationProblem) {
+        switch text.option {
+        case CPUSpec.option:
+            cpus = try OptionDecoder.decode(CPUSpec.self, from: text, fields: CPUSpec.fields)
+        case MemorySpec.option:
+            memory = try OptionDecoder.decode(
+                MemorySpec.self, from: text, fields: MemorySpec.fields)
+        case PlatformSpec.option:
+            platform = try OptionDecoder.decode(
+                PlatformSpec.self, from: text, fields: PlatformSpec.fields)
+        case PCISegmentSpec.option:
+            pciSegments.append(
+                try OptionDecoder.decode(
+                    PCISegmentSpec.self, from: text, fields: PCISegmentSpec.fields))
+        case RateLimitGroup.option:
+            rateLimitGroups.append(
+                try OptionDecoder.decode(
+                    RateLimitGroup.self, from: text, fields: RateLimitGroup.fields))
+        case LandlockRule.option:
+            landlockRules.append(
+                try OptionDecoder.decode(
+                    LandlockRule.self, from: text, fields: LandlockRule.fields))
+        default:
+            guard let type = DeviceCatalog.all.first(where: { $0.option == text.option }) else {
+                throw ConfigurationProblem(
+                    option: text.option, value: "", reason: "unknown option; --help lists all")
+            }
+            devices.append(try type.parse(text))
+        }
+    }
+
+    /// Keeps the names that devices got when the user gave none: they are told, and stay the same
+    /// while other devices come and go.
+    mutating func takeNames(_ outline: MachineOutline) {
+        for device in outline.devices where type(of: device.spec).isHotpluggable {
+            let type = type(of: device.spec)
+            guard let place = place(ofOption: type.option, device.index),
+                let index = devices.indices.filter({ Swift.type(of: devices[$0]) == type })
+                    .dropFirst(device.index).first
+            else { continue }
+            options[place].setDefault("id", device.id)
+            devices[index] = (try? type.parse(options[place])) ?? devices[index]
+        }
+    }
+
+    /// Forgets one of several options of a kind.
+    mutating func removeOption(_ option: String, _ ordinal: Int) {
+        if let place = place(ofOption: option, ordinal) { options.remove(at: place) }
+    }
+
+    private func place(ofOption option: String, _ ordinal: Int) -> Int? {
+        options.indices.filter { options[$0].option == option }.dropFirst(ordinal).first
+    }
 
     /// What this host allows.
     package struct HostLimits: Sendable {
@@ -42,11 +116,12 @@ package struct MachineConfiguration: Sendable {
         }
         let bits = min(limits.physicalAddressBits, width ?? 46)
         let layout = layout(bits, &problems)
+        let segments = segments(layout, &problems)
         problems += groupProblems()
         let outlined = outlineDevices(&problems)
         let boot = cpus.boot ?? 1
         let topology = CPUTopology(vcpuCount: max(boot, cpus.maximum ?? boot))
-        guard problems.isEmpty, let kernel, let layout, let topology else {
+        guard problems.isEmpty, let kernel, let layout, let segments, let topology else {
             throw ConfigurationError(problems)
         }
         return MachineOutline(
@@ -54,20 +129,35 @@ package struct MachineConfiguration: Sendable {
             bootVCPUs: Int(boot), maximumVCPUs: Int(cpus.maximum ?? boot), topology: topology,
             allowsNesting: cpus.allowsNesting ?? true, layout: layout,
             usesHugePages: memory.usesHugePages ?? true, devices: outlined,
-            rateLimitGroups: rateLimitGroups)
+            rateLimitGroups: rateLimitGroups, transport: platform.transport ?? .pci,
+            segments: segments, ring: platform.ring ?? .split)
+    }
+
+    private func segments(
+        _ layout: GuestMemoryLayout?, _ problems: inout [ConfigurationProblem]
+    ) -> [PCISegment]? {
+        let before = problems.count
+        let weights = PCISegmentSpec.weights(pciSegments, platform, &problems)
+        guard let layout, problems.count == before else { return nil }
+        do throws(ConfigurationProblem) {
+            return try platform.segments(layout, weights)
+        } catch {
+            problems.append(error)
+            return nil
+        }
     }
 
     private func groupProblems() -> [ConfigurationProblem] {
         var names: Set<String> = []
-        return rateLimitGroups.flatMap { group in
+        return rateLimitGroups.enumerated().flatMap { index, group in
             guard names.insert(group.id).inserted else {
-                return [
-                    ConfigurationProblem(
-                        option: "\(RateLimitGroup.option) id", value: group.id,
-                        reason: "another group has this name")
-                ]
+                var problem = ConfigurationProblem(
+                    option: "\(RateLimitGroup.option) id", value: group.id,
+                    reason: "another group has this name")
+                problem.isConflict = true
+                return [problem.at(index)]
             }
-            return group.problems()
+            return group.problems().map { $0.at(index) }
         }
     }
 
@@ -80,67 +170,5 @@ package struct MachineConfiguration: Sendable {
             problems.append(memory.problem("\(error)"))
             return nil
         }
-    }
-
-    /// Adds the standard devices, names all, and checks that names and places are unique.
-    private func outlineDevices(_ problems: inout [ConfigurationProblem]) -> [MachineOutline.Device]
-    {
-        var outlined: [MachineOutline.Device] = []
-        var serial = 0
-        for type in DeviceCatalog.all {
-            var specs = devices.filter { Swift.type(of: $0) == type }
-            if specs.isEmpty, let standard = standardDevice(type) { specs = [standard] }
-            for spec in specs {
-                problems += spec.problems()
-                let name = type.isRepeatable ? "_\(type.word)\(serial)" : "__\(type.word)"
-                if type.isRepeatable { serial += 1 }
-                outlined.append(MachineOutline.Device(id: spec.id ?? name, spec: spec))
-            }
-        }
-        problems += terminalProblems(outlined) + uniquenessProblems(outlined)
-        return outlined
-    }
-
-    /// A console that nobody asked for leaves the terminal to a serial port that was asked for.
-    private func standardDevice(_ type: any DeviceSpec.Type) -> (any DeviceSpec)? {
-        guard let standard = type.standard else { return nil }
-        let isTaken = devices.contains { $0.usesTerminal }
-        return standard.usesTerminal && isTaken ? nil : standard
-    }
-
-    private func terminalProblems(_ devices: [MachineOutline.Device]) -> [ConfigurationProblem] {
-        let users = devices.filter { $0.spec.usesTerminal }
-        guard users.count > 1, let last = users.last else { return [] }
-        return [
-            ConfigurationProblem(
-                option: Swift.type(of: last.spec).option, value: "tty",
-                reason: "the terminal is taken by \(Swift.type(of: users[0].spec).option) already")
-        ]
-    }
-
-    private func uniquenessProblems(_ devices: [MachineOutline.Device]) -> [ConfigurationProblem] {
-        var problems: [ConfigurationProblem] = []
-        var names: Set<String> = []
-        var places: Set<UInt8> = []
-        for device in devices {
-            let option = Swift.type(of: device.spec).option
-            func add(_ key: String, _ value: String, _ reason: String) {
-                problems.append(
-                    ConfigurationProblem(option: "\(option) \(key)", value: value, reason: reason))
-            }
-            if !names.insert(device.id).inserted {
-                add("id", device.id, "another device has this name")
-            }
-            if device.spec.id?.hasPrefix("__") == true {
-                add("id", device.id, "names that begin with __ are the monitor's own")
-            }
-            guard let place = device.spec.pciDevice else { continue }
-            if !(1...31).contains(place) {
-                add("pci_device_id", "\(place)", "expected 1 to 31; 0 is the host bridge")
-            } else if !places.insert(place).inserted {
-                add("pci_device_id", "\(place)", "another device has this place")
-            }
-        }
-        return problems
     }
 }

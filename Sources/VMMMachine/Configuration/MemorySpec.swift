@@ -3,11 +3,13 @@ import VMMBase
 /// `--memory`.
 package struct MemorySpec: Decodable, Sendable {
     package static let option = "--memory"
-    package static let fields = [
-        OptionField(
-            "size", "<bytes>", "RAM, with K, M or G behind it if you like", default: "512M"),
-        OptionField("thp", "on|off", "ask the host for transparent huge pages", default: "on"),
-    ]
+    package static var fields: [OptionField] {
+        [
+            OptionField(
+                "size", "<bytes>", "RAM, with K, M or G behind it if you like", default: "512M"),
+            OptionField("thp", "on|off", "ask the host for transparent huge pages", default: "on"),
+        ]
+    }
 
     package static let standardSize: UInt64 = 512 << 20
 

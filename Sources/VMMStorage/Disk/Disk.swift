@@ -35,6 +35,8 @@ package final class Disk: Sendable {
     package let extents: ExtentMap
     package let limiter: RateLimiter?
 
+    /// The image's files: its own, and those that it falls back on or consists of.
+    package let files: [(path: String, isReadOnly: Bool)]
     /// The files that engines may use; nil where every byte has to go through the image.
     let descriptors: [FileDescriptor?]
     /// The one file that a flush has to synchronise; nil where there are several or none, and the
@@ -74,8 +76,9 @@ package final class Disk: Sendable {
         isReadOnly = image.isReadOnly
         isSparse = options.isSparse
         let file = image.files.first as? HostFile
-        logicalBlockSize = format == .raw ? file?.logicalBlockSize ?? 512 : 512
-        physicalBlockSize = format == .raw ? file?.physicalBlockSize ?? 512 : 512
+        let raw = format == .raw ? file : nil
+        logicalBlockSize = raw?.logicalBlockSize ?? image.logicalBlockSize
+        physicalBlockSize = raw?.physicalBlockSize ?? image.logicalBlockSize
         defaultSerial =
             file.map { file in
                 let data = file.metadata
@@ -84,6 +87,7 @@ package final class Disk: Sendable {
         protectsFirstSector = options.image.format == nil && format == .raw
         extents = image.extents
         limiter = options.limiter
+        files = image.files.map { ($0.path, $0.isReadOnly) }
         descriptors = image.files.map(\.descriptor)
         let writable = image.files.indices.filter { !image.files[$0].isReadOnly }
         flushFile = writable.count == 1 ? writable[0] : nil

@@ -1,4 +1,4 @@
-import Synchronization
+import VMMBase
 
 /// What a disk has done since its start.
 package struct DiskStatistics: Equatable, Sendable {
@@ -37,29 +37,22 @@ extension DiskStatistics.Latency {
 /// The counters of one queue: written by its thread alone, read by any.
 final class DiskCounters: Sendable {
     private struct Direction: ~Copyable, Sendable {
-        let operations = Atomic<UInt64>(0)
-        let bytes = Atomic<UInt64>(0)
-        let least = Atomic<UInt64>(.max)
-        let most = Atomic<UInt64>(0)
-        let sum = Atomic<UInt64>(0)
+        let operations = Counter()
+        let bytes = Counter()
+        let least = Counter(.max)
+        let most = Counter()
+        let sum = Counter()
 
         func count(_ byteCount: UInt64, _ microseconds: UInt64) {
-            // One writer: no read-modify-write is needed.
-            operations.store(operations.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
-            bytes.store(bytes.load(ordering: .relaxed) &+ byteCount, ordering: .relaxed)
-            sum.store(sum.load(ordering: .relaxed) &+ microseconds, ordering: .relaxed)
-            if microseconds < least.load(ordering: .relaxed) {
-                least.store(microseconds, ordering: .relaxed)
-            }
-            if microseconds > most.load(ordering: .relaxed) {
-                most.store(microseconds, ordering: .relaxed)
-            }
+            operations.add()
+            bytes.add(byteCount)
+            sum.add(microseconds)
+            if microseconds < least.current { least.set(microseconds) }
+            if microseconds > most.current { most.set(microseconds) }
         }
 
         var latency: DiskStatistics.Latency {
-            .init(
-                least: least.load(ordering: .relaxed), most: most.load(ordering: .relaxed),
-                sum: sum.load(ordering: .relaxed))
+            .init(least: least.current, most: most.current, sum: sum.current)
         }
     }
 
@@ -73,10 +66,10 @@ final class DiskCounters: Sendable {
 
     var statistics: DiskStatistics {
         DiskStatistics(
-            readOperations: reads.operations.load(ordering: .relaxed),
-            readBytes: reads.bytes.load(ordering: .relaxed),
-            writeOperations: writes.operations.load(ordering: .relaxed),
-            writeBytes: writes.bytes.load(ordering: .relaxed),
+            readOperations: reads.operations.current,
+            readBytes: reads.bytes.current,
+            writeOperations: writes.operations.current,
+            writeBytes: writes.bytes.current,
             readLatency: reads.latency, writeLatency: writes.latency)
     }
 }

@@ -62,6 +62,7 @@ package final class DiskQueue {
     private var atEngine = 0
     /// Looking into an empty mailbox is a system call: nobody looks while nothing can be there.
     private var onSlowLane = 0
+    private var now: UInt64 = 0
 
     /// `depth`: the most requests at once.
     package init(_ disk: Disk, depth: Int, clock: any HostClock) throws(HostError) {
@@ -83,13 +84,20 @@ package final class DiskQueue {
             + (throttle.map { [$0.timer.descriptor] } ?? [])
     }
 
+    /// One of `wakeSources` that the loop may wait in.
+    package var ring: IORing? { engine?.ring }
+
+    /// Takes the time of the requests and answers that follow: once a batch is exact enough for
+    /// microseconds.
+    package func takeTime() { now = clock.monotonicNanoseconds() }
+
     /// Takes a request; its vector stays untouched by others until the completion.
     package func start(_ request: DiskRequest, slot: Int) {
         slots[slot].request = request
         slots[slot].done = 0
         slots[slot].writesZeros = false
         slots[slot].byteCount = request.byteCount
-        slots[slot].started = clock.monotonicNanoseconds()
+        slots[slot].started = now
         if let throttle, !throttle.admits(slots[slot].byteCount, slot: slot) { return }
         advance(slot)
     }
@@ -149,11 +157,11 @@ package final class DiskQueue {
 
     private func count(_ completion: Completion) {
         guard completion.code == 0 else { return }
-        let slot = slots[completion.slot]
-        let microseconds = (clock.monotonicNanoseconds() &- slot.started) / 1000
-        switch slot.request {
-        case .read: counters.countRead(byteCount: slot.byteCount, microseconds: microseconds)
-        case .write: counters.countWrite(byteCount: slot.byteCount, microseconds: microseconds)
+        let microseconds = (now &- slots[completion.slot].started) / 1000
+        let byteCount = slots[completion.slot].byteCount
+        switch slots[completion.slot].request {
+        case .read: counters.countRead(byteCount: byteCount, microseconds: microseconds)
+        case .write: counters.countWrite(byteCount: byteCount, microseconds: microseconds)
         case .flush, .discard, .writeZeros: break
         }
     }

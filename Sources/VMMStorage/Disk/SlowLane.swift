@@ -53,7 +53,7 @@ package final class SlowLane: Sendable {
 
     private static func start() -> LoopThread? {
         do throws(HostError) {
-            return try LoopThread(name: "disk")
+            return try LoopThread(name: "disk", role: .disk)
         } catch {
             Log.warning("disk: no thread for slow work: \(error)")
             return nil

@@ -5,6 +5,8 @@ import VMMHost
 package protocol DiskEngine: AnyObject {
     /// Readable when completions wait.
     var completionSource: FileDescriptor { get }
+    /// The ring in which the queue's loop may wait: `completionSource` is its descriptor.
+    var ring: IORing? { get }
     /// False for what the engine cannot do: the slow lane does it then.
     func supports(_ operation: DiskOperation) -> Bool
     /// Queues an operation under `token`, unique among those in flight. The vector stays untouched
@@ -15,6 +17,10 @@ package protocol DiskEngine: AnyObject {
     func nextCompletion() -> IORing.Completion?
     /// Blocks until a completion waits; only called with operations in flight.
     func wait()
+}
+
+extension DiskEngine {
+    package var ring: IORing? { nil }
 }
 
 /// The engines by name.
@@ -29,28 +35,26 @@ package enum DiskEngineKind: Equatable, Sendable {
 
 /// io_uring: all requests of one `submit` in one system call, finished in any order.
 package final class RingEngine: DiskEngine {
-    private let ring: IORing
+    private let own: IORing
     private let files: [FileDescriptor]
-    package var completionSource: FileDescriptor { ring.descriptor }
+    package var ring: IORing? { own }
+    package var completionSource: FileDescriptor { own.descriptor }
 
     /// `depth`: the most operations in flight at once.
     package init(_ files: [FileDescriptor], depth: UInt32) throws(HostError) {
         self.files = files
-        ring = try IORing(depth: depth)
+        own = try IORing(depth: depth)
     }
 
     package func supports(_ operation: DiskOperation) -> Bool { true }
 
     package func enqueue(_ operation: DiskOperation, on file: Int, token: UInt64) {
-        if ring.enqueue(operation, on: files[file], token: token) { return }
-        ring.submit()
-        let placed = ring.enqueue(operation, on: files[file], token: token)
-        precondition(placed, "the ring has room for every request in flight")
+        own.enqueue(operation, on: files[file], token: token)
     }
 
-    package func submit() { ring.submit() }
-    package func nextCompletion() -> IORing.Completion? { ring.nextCompletion() }
-    package func wait() { ring.wait() }
+    package func submit() { own.submit() }
+    package func nextCompletion() -> IORing.Completion? { own.nextCompletion() }
+    package func wait() { own.wait() }
 }
 
 /// Linux AIO (io_submit(2)): for kernels and sandboxes without io_uring.

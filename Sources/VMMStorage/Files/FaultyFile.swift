@@ -1,3 +1,4 @@
+import VMMBase
 import VMMHost
 
 /// Which requests go wrong, and how.

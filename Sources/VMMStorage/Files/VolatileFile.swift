@@ -1,3 +1,4 @@
+import VMMBase
 import VMMHost
 
 /// A disk with a cache that a power cut empties: what was not synchronized may be lost, each sector

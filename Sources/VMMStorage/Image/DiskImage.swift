@@ -13,6 +13,8 @@ package protocol DiskImage: AnyObject {
     var format: ImageFormat { get }
     /// The guest's view of the size, in bytes: a multiple of 512.
     var byteCount: UInt64 { get }
+    /// The sectors that the image says its disk has, in bytes: 512 or 4096.
+    var logicalBlockSize: UInt32 { get }
     var isReadOnly: Bool { get }
     /// What an engine may read and write by itself; `ExtentMap` names them by their place here.
     /// Backing files, read-only, come after the image's own files. Fixed once opened.
@@ -37,6 +39,10 @@ package protocol DiskImage: AnyObject {
     func check(_ repair: ImageRepair) throws(ImageError) -> ImageCheck
     /// Brings the image into the state in which others expect it. Call it last, once.
     func close() throws(ImageError)
+}
+
+extension DiskImage {
+    package var logicalBlockSize: UInt32 { 512 }
 }
 
 /// The formats that Swiftlet reads, as `image_type` spells them.

@@ -8,6 +8,8 @@ package final class DescriptorChain {
     package var head: UInt16 { currentHead }
     /// Private, so that the compiler sees all accesses and checks none at run time (hot path).
     private var currentHead: UInt16 = 0
+    /// How many slots of a packed ring the request took.
+    var slots: UInt16 = 0
     /// Device-readable memory, in order.
     package let readable: GuestVector
     /// Device-writable memory, in order; in a chain it follows all that is readable.
@@ -22,6 +24,23 @@ package final class DescriptorChain {
         currentHead = head
         readable.removeAll()
         writable.removeAll()
+    }
+
+    /// Names the request anew: a packed chain's id comes with its last descriptor.
+    func rename(_ head: UInt16) { currentHead = head }
+
+    /// Adds the memory that a descriptor names.
+    func add(_ entry: Descriptor, in memory: GuestMemory) throws(GuestFault) {
+        let isAdded: Bool
+        if entry.has(Descriptor.Flag.write) {
+            isAdded = writable.append(entry.address, count: entry.length, in: memory)
+        } else {
+            guard writable.count == 0 else {
+                throw GuestFault("readable descriptor after a writable one", entry.address.rawValue)
+            }
+            isAdded = readable.append(entry.address, count: entry.length, in: memory)
+        }
+        guard isAdded else { throw GuestFault("descriptor outside memory", entry.address.rawValue) }
     }
 
     /// `count` chains for a queue whose chains have at most `size` descriptors.

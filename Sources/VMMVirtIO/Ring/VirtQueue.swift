@@ -4,10 +4,16 @@ import VMMHost
 /// Tells the driver that a queue has used buffers. Any thread.
 package protocol QueueInterrupt: AnyObject, Sendable {
     func signal()
+    /// Signals when `sink` next hands work to the kernel.
+    func signal(through sink: any EventSink)
 }
 
-/// A split virtqueue (VirtIO 1.3, 2.7), the device's side. One thread at a time: the device's
-/// loop. The hot path of all I/O: see docs/HOT-PATHS.md.
+extension QueueInterrupt {
+    package func signal(through sink: any EventSink) { signal() }
+}
+
+/// A virtqueue of either format (VirtIO 1.3, 2.7 and 2.8), the device's side. One thread at a
+/// time: the device's loop. The hot path of all I/O: see docs/HOT-PATHS.md.
 package final class VirtQueue {
     /// Where the driver put a queue, and how large it made it.
     package struct Layout: Equatable, Sendable {
@@ -19,62 +25,83 @@ package final class VirtQueue {
         package init() {}
     }
 
-    private enum DescriptorFlag {
-        static let next: UInt16 = 1
-        static let write: UInt16 = 2
-        static let indirect: UInt16 = 4
+    /// How far the device is: a queue with nothing in flight goes on from here in another life.
+    package struct Position: Equatable, Sendable, Codable {
+        /// The next request to be taken: a split ring's index of 16 bits; a packed ring's slot,
+        /// with the wrap counter in bit 15.
+        package var available: UInt16
+        /// Where the next request is given back, in the same form.
+        package var used: UInt16
+
+        package init(available: UInt16, used: UInt16) {
+            self.available = available
+            self.used = used
+        }
+
+        /// Where the queue of a driver with these features begins.
+        package static func start(features: UInt64) -> Position {
+            // Wrap counters start at 1 (2.8.1).
+            let first: UInt16 = features & Feature.packedRing != 0 ? 0x8000 : 0
+            return Position(available: first, used: first)
+        }
     }
 
-    /// Bit 0 of either ring's flags: the other side need not be told (2.7.7, 2.7.10).
-    private static let suppress: UInt16 = 1
-    private static let descriptorSize = 16
+    /// Both formats allow that many descriptors (2.7, 2.8.10.1).
+    package static let largestSize = 32768
 
     package let size: UInt16
-    private let memory: GuestMemory
-    private let descriptors: GuestWindow
-    private let available: GuestWindow
-    private let used: GuestWindow
-    private let usesEventIndex: Bool
-    private let allowsIndirect: Bool
+    /// The format that was negotiated.
+    package let isPacked: Bool
+    let memory: GuestMemory
+    let descriptors: GuestWindow
+    let driverArea: GuestWindow
+    let deviceArea: GuestWindow
+    let usesEventIndex: Bool
+    let allowsIndirect: Bool
     private let interrupt: any QueueInterrupt
     private let doorbell: EventFD
+    /// What takes interrupts along to the kernel; nil: each goes on its own.
+    package var interruptSink: (any EventSink)?
 
-    private var nextAvailable: UInt16 = 0
-    private var nextUsed: UInt16 = 0
-    /// `nextUsed` when the driver was last considered for an interrupt.
-    private var lastNotified: UInt16 = 0
+    // Both in the form of `Position`.
+    var nextAvailable: UInt16
+    var nextUsed: UInt16
+    /// Slots pushed since the driver was last considered for an interrupt.
+    var unnotified = 0
+    /// Slots of a packed ring's requests that were popped and not pushed.
+    var slotsInFlight: UInt16 = 0
 
-    /// Fails when the size or an address breaks the rules (size a power of two up to 32768; the
-    /// areas in RAM, aligned to 16, 2 and 4 bytes).
+    /// A queue in the negotiated format, at its start or at `position`. Fails when the size or an
+    /// address breaks the rules (a split ring's size is a power of two, and its areas are aligned
+    /// to 16, 2 and 4 bytes; a packed ring's may be any from 1 on, and they to 16, 4 and 4).
     package init(
         _ layout: Layout, memory: GuestMemory, features: UInt64, interrupt: any QueueInterrupt,
-        doorbell: EventFD
+        doorbell: EventFD, from position: Position? = nil
     ) throws(GuestFault) {
-        let size = Int(layout.size)
-        guard size.nonzeroBitCount == 1, size <= 32768 else {
-            throw GuestFault("queue size is not a power of two", UInt64(layout.size))
-        }
-        guard
-            let descriptors = GuestWindow(
-                memory, at: layout.descriptors, count: Self.descriptorSize * size, alignment: 16)
-        else { throw GuestFault("descriptor table outside memory", layout.descriptors.rawValue) }
-        guard
-            let available = GuestWindow(
-                memory, at: layout.driverArea, count: 6 + 2 * size, alignment: 2)
-        else { throw GuestFault("available ring outside memory", layout.driverArea.rawValue) }
-        guard
-            let used = GuestWindow(
-                memory, at: layout.deviceArea, count: 6 + 8 * size, alignment: 4)
-        else { throw GuestFault("used ring outside memory", layout.deviceArea.rawValue) }
-        self.size = layout.size
+        let position = position ?? .start(features: features)
+        isPacked = features & Feature.packedRing != 0
+        let areas =
+            isPacked
+            ? try Self.packedAreas(layout, memory) : try Self.splitAreas(layout, memory)
+        if isPacked { slotsInFlight = try Self.slotsInFlight(position, layout.size) }
+        size = layout.size
         self.memory = memory
-        self.descriptors = descriptors
-        self.available = available
-        self.used = used
-        self.usesEventIndex = features & Feature.eventIndex != 0
-        self.allowsIndirect = features & Feature.indirectDescriptors != 0
+        descriptors = areas.descriptors
+        driverArea = areas.driver
+        deviceArea = areas.device
+        usesEventIndex = features & Feature.eventIndex != 0
+        allowsIndirect = features & Feature.indirectDescriptors != 0
+        nextAvailable = position.available
+        nextUsed = position.used
         self.interrupt = interrupt
         self.doorbell = doorbell
+    }
+
+    /// Where a queue's three areas are in RAM.
+    struct Areas {
+        let descriptors: GuestWindow
+        let driver: GuestWindow
+        let device: GuestWindow
     }
 
     /// Chains to pop requests into: as many as the device keeps in flight at once.
@@ -82,121 +109,40 @@ package final class VirtQueue {
         try DescriptorChain.make(count, size: size)
     }
 
-    // MARK: taking requests
+    /// Where the device is now.
+    package var position: Position { Position(available: nextAvailable, used: nextUsed) }
+
+    // MARK: requests
 
     /// True when the driver has offered requests that were not taken yet.
-    package var hasAvailable: Bool { available.loadAcquire16(2) != nextAvailable }
+    package var hasAvailable: Bool { isPacked ? hasAvailablePacked : hasAvailableSplit }
 
     /// Takes the next request into `chain`; false when there is none.
     package func pop(into chain: DescriptorChain) throws(GuestFault) -> Bool {
-        let end = available.loadAcquire16(2)
-        let waiting = end &- nextAvailable
-        if waiting == 0 { return false }
-        guard waiting <= size else {
-            throw GuestFault("available index ran ahead of the queue", UInt64(end))
-        }
-        let slot = Int(nextAvailable & (size &- 1))
-        let head = available.load16(4 &+ 2 &* slot)
-        chain.begin(head)
-        try walk(from: head, into: chain)
-        nextAvailable = nextAvailable &+ 1
-        return true
+        isPacked ? try popPacked(into: chain) : try popSplit(into: chain)
     }
-
-    private func walk(from head: UInt16, into chain: DescriptorChain) throws(GuestFault) {
-        var index = head
-        // A chain visits each descriptor at most once; more steps than that is a loop.
-        for _ in 0..<size {
-            guard index < size else { throw GuestFault("descriptor index", UInt64(index)) }
-            let offset = Int(index) &* Self.descriptorSize
-            let entry = Descriptor(
-                descriptors.load64(offset), descriptors.load64(offset &+ 8))
-            if entry.flags & DescriptorFlag.indirect != 0 {
-                return try walk(indirect: entry, into: chain)
-            }
-            try add(entry, to: chain)
-            if entry.flags & DescriptorFlag.next == 0 { return }
-            index = entry.next
-        }
-        throw GuestFault("descriptor chain loops", UInt64(head))
-    }
-
-    private func walk(indirect table: Descriptor, into chain: DescriptorChain) throws(GuestFault) {
-        let count = UInt64(table.length) / UInt64(Self.descriptorSize)
-        guard allowsIndirect, table.flags & DescriptorFlag.next == 0, count > 0,
-            count <= UInt64(size), UInt64(table.length) % UInt64(Self.descriptorSize) == 0
-        else { throw GuestFault("indirect descriptor table", table.address.rawValue) }
-        var index: UInt64 = 0
-        for _ in 0..<count {
-            let offset = index &* UInt64(Self.descriptorSize)
-            guard let address = table.address.advanced(by: offset),
-                let pair = memory.loadPair(at: address)
-            else { throw GuestFault("indirect table outside memory", table.address.rawValue) }
-            let entry = Descriptor(pair.low, pair.high)
-            guard entry.flags & DescriptorFlag.indirect == 0 else {
-                throw GuestFault("indirect table inside an indirect table", index)
-            }
-            try add(entry, to: chain)
-            if entry.flags & DescriptorFlag.next == 0 { return }
-            index = UInt64(entry.next)
-            guard index < count else { throw GuestFault("indirect index", index) }
-        }
-        throw GuestFault("indirect chain loops", table.address.rawValue)
-    }
-
-    private func add(_ entry: Descriptor, to chain: DescriptorChain) throws(GuestFault) {
-        let isAdded: Bool
-        if entry.flags & DescriptorFlag.write != 0 {
-            isAdded = chain.writable.append(entry.address, count: entry.length, in: memory)
-        } else {
-            guard chain.writable.count == 0 else {
-                throw GuestFault("readable descriptor after a writable one", entry.address.rawValue)
-            }
-            isAdded = chain.readable.append(entry.address, count: entry.length, in: memory)
-        }
-        guard isAdded else { throw GuestFault("descriptor outside memory", entry.address.rawValue) }
-    }
-
-    /// A descriptor, fetched once: the guest may change it while we look.
-    private struct Descriptor {
-        let address: GuestAddress
-        let length: UInt32
-        let flags: UInt16
-        let next: UInt16
-
-        /// Address in the first eight bytes; length, flags and next in the others (2.7.5).
-        init(_ low: UInt64, _ high: UInt64) {
-            address = GuestAddress(low)
-            length = UInt32(truncatingIfNeeded: high)
-            flags = UInt16(truncatingIfNeeded: high >> 32)
-            next = UInt16(truncatingIfNeeded: high >> 48)
-        }
-    }
-
-    // MARK: giving them back
 
     /// Gives a request back with `written` bytes of its writable memory filled. The driver sees
-    /// it at once and is interrupted by the next `notify`.
+    /// it at once and is interrupted by the next `notify`. Once for each `pop`.
     package func push(_ chain: DescriptorChain, written: UInt32) {
-        let slot = 4 &+ 8 &* Int(nextUsed & (size &- 1))
-        used.store32(slot, UInt32(chain.head))
-        used.store32(slot &+ 4, written)
-        nextUsed = nextUsed &+ 1
-        used.storeRelease16(2, nextUsed)
+        if isPacked {
+            pushPacked(chain, written: written)
+        } else {
+            pushSplit(chain, written: written)
+        }
     }
 
     /// Interrupts the driver if it wants that for what was pushed since the last call.
     package func notify() {
-        guard nextUsed != lastNotified else { return }
-        // The driver may enable interrupts while we push: our index must be out before we look.
+        guard unnotified != 0 else { return }
+        // The driver may enable interrupts while we push: that must be out before we look.
         GuestWindow.fullBarrier()
-        let before = lastNotified
-        lastNotified = nextUsed
-        if usesEventIndex {
-            let event = available.load16(4 &+ 2 &* Int(size))
-            // The event lies between the old and the new index (2.7.10.1), modulo 2^16.
-            if nextUsed &- event &- 1 < nextUsed &- before { interrupt.signal() }
-        } else if available.load16(0) & Self.suppress == 0 {
+        let isWanted = isPacked ? wantsInterruptPacked : wantsInterruptSplit
+        unnotified = 0
+        guard isWanted else { return }
+        if let interruptSink {
+            interrupt.signal(through: interruptSink)
+        } else {
             interrupt.signal()
         }
     }
@@ -212,17 +158,14 @@ package final class VirtQueue {
     /// Asks the driver not to ring while requests are taken anyway.
     package func suppressDoorbell() {
         // With event index a stale event already keeps the driver quiet.
-        if !usesEventIndex { used.store16(0, Self.suppress) }
+        if usesEventIndex { return }
+        if isPacked { suppressDoorbellPacked() } else { suppressDoorbellSplit() }
     }
 
     /// Asks the driver to ring for the next request. True when one came in meanwhile, for which
     /// it will not ring: look again.
     package func armDoorbell() -> Bool {
-        if usesEventIndex {
-            used.store16(4 &+ 8 &* Int(size), nextAvailable)
-        } else {
-            used.store16(0, 0)
-        }
+        if isPacked { armDoorbellPacked() } else { armDoorbellSplit() }
         GuestWindow.fullBarrier()
         return hasAvailable
     }

@@ -1,13 +1,3 @@
-import VMMBase
-import VMMBus
-import VMMHost
-
-/// Binds a doorbell to a guest address, so that the driver's write costs no exit to us.
-package protocol DoorbellBinder: Sendable {
-    func bind(_ event: EventFD, toWritesAt address: GuestAddress) throws
-    func unbind(_ event: EventFD, fromWritesAt address: GuestAddress)
-}
-
 /// Numbers of the virtio-over-PCI transport (VirtIO 1.3, 4.1), and our layout of its one BAR.
 enum VirtIOPCI {
     static let vendor: UInt16 = 0x1af4
@@ -17,7 +7,8 @@ enum VirtIOPCI {
     /// Each structure starts a page of its own, so that none shares one with the doorbells.
     static let barSize: UInt64 = 0x10000
     static let commonOffset: UInt64 = 0x0000
-    static let commonCount: UInt64 = 56
+    /// Up to `queue_reset`.
+    static let commonCount: UInt64 = 60
     static let interruptStatusOffset: UInt64 = 0x1000
     static let deviceConfigurationOffset: UInt64 = 0x2000
     static let deviceConfigurationCount: UInt64 = 0x1000
@@ -28,14 +19,6 @@ enum VirtIOPCI {
     static let vectorTableCount: UInt64 = 0x4000
     static let pendingOffset: UInt64 = 0xc000
     static let pendingCount: UInt64 = 0x1000
-
-    enum Status {
-        static let acknowledge: UInt8 = 1
-        static let driver: UInt8 = 2
-        static let driverOK: UInt8 = 4
-        static let featuresOK: UInt8 = 8
-        static let needsReset: UInt8 = 64
-    }
 
     /// Vendor capability types (4.1.4).
     enum Structure: UInt8 {

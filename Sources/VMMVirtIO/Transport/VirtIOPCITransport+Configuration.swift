@@ -10,7 +10,7 @@ extension VirtIOPCITransport: PCIFunction {
     /// device does not have is not listed. Decoding is off as after a reset, so that the guest
     /// does not turn it off and on for each BAR it sizes.
     static func makeConfiguration(
-        _ traits: Traits, barAddress: GuestAddress
+        _ traits: DeviceControl.Traits, barAddress: GuestAddress
     ) -> (configuration: PCIConfiguration, access: Int, msix: Int) {
         let type = traits.type
         var identity = PCIConfiguration.Identity(
@@ -75,7 +75,7 @@ extension VirtIOPCITransport: PCIFunction {
         switch type {
         case .network: (2, 0, 0)
         case .block: (1, 0x80, 0)
-        case .console, .entropy: (0xff, 0, 0)
+        case .console, .entropy, .vsock, .watchdog: (0xff, 0, 0)
         }
     }
 
@@ -83,18 +83,19 @@ extension VirtIOPCITransport: PCIFunction {
         if let window = accessWindow(offset, width) {
             return UInt32(truncatingIfNeeded: read(offset: window.offset, width: window.width))
         }
-        return state.withLock { $0.pci.read(at: offset, width: width) }
+        return space.withLock { $0.read(at: offset, width: width) }
     }
 
     package func writeConfiguration(at offset: Int, width: AccessWidth, value: UInt32) {
-        let control = state.withLock { state -> UInt8 in
-            state.pci.write(at: offset, width: width, value: value)
-            return state.pci.byte(at: msixCapability + 3)
+        let messageControl = space.withLock { space -> UInt8 in
+            space.write(at: offset, width: width, value: value)
+            return space.byte(at: msixCapability + 3)
         }
         if let window = accessWindow(offset, width) {
             write(offset: window.offset, width: window.width, value: UInt64(value))
         } else if offset <= msixCapability + 3, offset + width.byteCount > msixCapability + 2 {
-            msix.setControl(enabled: control & 0x80 != 0, functionMasked: control & 0x40 != 0)
+            wiring.msix.setControl(
+                enabled: messageControl & 0x80 != 0, functionMasked: messageControl & 0x40 != 0)
         } else if offset < 0x40 {
             do {
                 try remap()
@@ -109,12 +110,12 @@ extension VirtIOPCITransport: PCIFunction {
         _ offset: Int, _ width: AccessWidth
     ) -> (offset: UInt64, width: AccessWidth)? {
         guard offset == accessCapability + 16 else { return nil }
-        return state.withLock { state in
+        return space.withLock { space in
             func word(_ at: Int) -> UInt64 {
-                UInt64(state.pci.read(at: accessCapability + at, width: .doubleWord))
+                UInt64(space.read(at: accessCapability + at, width: .doubleWord))
             }
             let target = word(8)
-            guard state.pci.byte(at: accessCapability + 4) == UInt8(VirtIOPCI.barIndex),
+            guard space.byte(at: accessCapability + 4) == UInt8(VirtIOPCI.barIndex),
                 let chosen = AccessWidth(rawValue: UInt8(truncatingIfNeeded: word(12))),
                 chosen.byteCount <= width.byteCount, target % UInt64(chosen.rawValue) == 0,
                 target < VirtIOPCI.barSize

@@ -10,7 +10,8 @@ struct ImageCreation {
             "cluster_size", "compat", "compression_type", "lazy_refcounts", "preallocation",
             "refcount_bits",
         ],
-        .vhd: ["subformat", "block_size"], .vhdx: ["subformat", "block_size"],
+        .vhd: ["subformat", "block_size"],
+        .vhdx: ["subformat", "block_size", "logical_sector_size"],
         .vmdk: ["subformat"],
     ]
 
@@ -104,7 +105,8 @@ struct ImageCreation {
             try VHDXImage.create(
                 on: file, byteCount: byteCount,
                 blockByteCount: try size("block_size") ?? 32 << 20,
-                isFixed: try value(of: "subformat", ["dynamic": false, "fixed": true]) ?? false)
+                isFixed: try value(of: "subformat", ["dynamic": false, "fixed": true]) ?? false,
+                logicalBlockSize: try size("logical_sector_size") ?? 512)
             return try VHDXImage(file)
         case .vmdk:
             try VMDKImage.create(

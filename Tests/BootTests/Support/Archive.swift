@@ -7,7 +7,12 @@ struct Archive {
 
     /// Adds an executable file of root.
     mutating func add(_ path: String, _ content: String) {
-        add(path, [UInt8](content.utf8), mode: 0o100755)
+        add(path, [UInt8](content.utf8))
+    }
+
+    /// As above, with any content.
+    mutating func add(_ path: String, _ content: [UInt8]) {
+        add(path, content, mode: 0o100755)
     }
 
     private mutating func add(_ path: String, _ content: [UInt8], mode: Int) {

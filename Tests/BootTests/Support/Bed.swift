@@ -25,6 +25,18 @@ enum Bed {
         get throws { try setting("SWIFTLET_GUEST_DIR") }
     }
 
+    /// QEMU, where the bed's tree was made.
+    static var peer: String? {
+        let environment = ProcessInfo.processInfo.environment
+        let cache =
+            environment["SWIFTLET_CACHE"]
+            ?? (environment["XDG_CACHE_HOME"]
+                ?? (environment["HOME"] ?? "") + "/.cache") + "/swiftlet"
+        let program = FileManager.default.currentDirectoryPath + "/Tools/bed/peer-qemu"
+        let files = [cache + "/bed/tree", program]
+        return files.allSatisfy(FileManager.default.fileExists) ? program : nil
+    }
+
     /// Network interfaces of the host.
     static var interfaces: Set<String> {
         get throws { Set(try FileManager.default.contentsOfDirectory(atPath: "/sys/class/net")) }

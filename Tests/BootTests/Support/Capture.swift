@@ -22,13 +22,16 @@ final class Capture: @unchecked Sendable {
         String(decoding: bytes, as: UTF8.self)
     }
 
-    /// How often `text` was printed. For a caller that holds the lock of `changed`, which may ask
-    /// at each new byte: a plain search, for these tests are compiled without optimization.
+    /// How often `text` was printed; what a guest's script says (`= key value`) counts when its
+    /// line is over, for what is typed next is echoed, and would stand in it. For a caller that
+    /// holds the lock of `changed`, which may ask at each new byte: a plain search, for these tests
+    /// are compiled without optimization.
     func countLocked(of text: String) -> Int {
         let word = Data(text.utf8)
         var count = 0
         var rest = bytes.startIndex
         while let found = bytes.range(of: word, in: rest..<bytes.endIndex) {
+            if text.hasPrefix("= "), !bytes[found.upperBound...].contains(0x0a) { break }
             count += 1
             rest = found.upperBound
         }

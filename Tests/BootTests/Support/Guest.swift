@@ -7,6 +7,10 @@ struct Boot {
     /// Runs as `/test.sh`; `say KEY VALUE` tells the test something. Without it the guest gives a
     /// shell.
     var script: String?
+    /// Programs of `Bed.guests` that lie beside the script.
+    var programs: [String] = []
+    /// Other files beside the script.
+    var files: [String: Data] = [:]
     /// Added to the kernel's command line.
     var kernelWords: [String] = []
     var consoleWords = ["console=ttyS0"]
@@ -21,6 +25,14 @@ struct Boot {
 
     init(_ script: String? = nil) {
         self.script = script
+    }
+
+    /// Connects its devices like this.
+    mutating func use(_ connection: Connection) {
+        kernel = connection.kernel
+        options += [
+            "--platform", "transport=\(connection.transport),ring=\(connection.ring)",
+        ]
     }
 
     var commandLine: String {
@@ -39,10 +51,15 @@ struct Boot {
     }
 
     /// The cached one, with the script in a second archive behind it.
-    private func initramfs(_ scratch: Scratch) throws -> String {
+    func initramfs(_ scratch: Scratch) throws -> String {
         guard let script else { return try kernel.initramfs }
         var archive = Archive()
         archive.add("test.sh", Self.prelude + script + "\n")
+        for program in programs {
+            let content = try Data(contentsOf: URL(filePath: Bed.guests + "/" + program))
+            archive.add(program, [UInt8](content))
+        }
+        for (name, content) in files { archive.add(name, [UInt8](content)) }
         archive.finish()
         let base = try Data(contentsOf: URL(filePath: try kernel.initramfs))
         let padding = Data(count: (512 - base.count % 512) % 512)
@@ -172,9 +189,11 @@ final class Guest {
     /// What the guest's script said about `key`, once for each time.
     func all(_ key: String) -> [String] {
         let mark = "= \(key) "
-        return console.text.split(separator: "\n").compactMap { line in
-            line.hasPrefix(mark) ? String(line.dropFirst(mark.count)) : nil
-        }
+        // Without the line that is being printed.
+        return console.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+            .compactMap { line in
+                line.hasPrefix(mark) ? String(line.dropFirst(mark.count)) : nil
+            }
     }
 
     /// What the guest's script said about `key` last.
@@ -192,6 +211,15 @@ final class Guest {
 
     /// The settings of its terminal, in a form that can be compared.
     var terminalSettings: [UInt32] { terminal.map(Self.settings) ?? [] }
+
+    /// Gives its terminal another size and tells the monitor, as the kernel would.
+    func resizeTerminal(columns: UInt16, rows: UInt16) throws {
+        var size = winsize(ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
+        guard let terminal, ioctl(terminal, UInt(TIOCSWINSZ), &size) == 0 else {
+            throw failure("there is no terminal to be resized")
+        }
+        process.send(SIGWINCH)
+    }
 
     static func settings(of terminal: Int32) -> [UInt32] {
         var settings = termios()

@@ -31,9 +31,12 @@ final class Scratch: Sendable {
     }
 
     /// Copies a file, so that every user can read and run it.
+    ///
+    /// Another process writes it: a child that a parallel test forks would hold our descriptor of
+    /// the copy until it executes its own program, and nobody may execute the copy till then.
     func copy(_ path: String) throws -> String {
         let copy = self(URL(filePath: path).lastPathComponent)
-        try FileManager.default.copyItem(atPath: path, toPath: copy)
+        try HostCommand.run("cp", path, copy)
         chmod(copy, 0o755)
         return copy
     }
@@ -54,6 +57,17 @@ final class Scratch: Sendable {
     /// Without a terminal's carriage returns.
     func text(_ name: String) throws -> String {
         String(decoding: try data(name), as: UTF8.self).replacing("\r\n", with: "\n")
+    }
+
+    /// The records of an event monitor's file: `source event` and, where it has one, the id.
+    func events(_ name: String) throws -> [String] {
+        try text(name).split(separator: "\n\n").map { record in
+            let object = try JSONSerialization.jsonObject(with: Data(record.utf8))
+            let fields = object as? [String: Any] ?? [:]
+            let id = (fields["properties"] as? [String: String])?["id"]
+            return [fields["source"] as? String, fields["event"] as? String, id]
+                .compactMap(\.self).joined(separator: " ")
+        }
     }
 
     func exists(_ name: String) -> Bool {

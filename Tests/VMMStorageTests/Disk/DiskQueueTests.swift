@@ -3,6 +3,7 @@ import Testing
 import VMMBase
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 /// Requests of all kinds through each engine, on an image whose units lie in the file in no order,
 /// partly unknown until they are asked for: whatever way a request takes, the bytes are right.

@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 /// Our check beside `qemu-img check`, on images that were broken on purpose.
 @Suite("QCOW2 check")
@@ -126,6 +127,29 @@ struct QCOW2CheckTests {
             #expect(try Data(contentsOf: URL(filePath: writer))[79] & 1 == 0)
         }
         #expect(try QEMU.run("qemu-img", "check", directory.file("copy.qcow2")).status == 0)
+    }
+
+    @Test("what QEMU left dirty with lazy refcounts is rebuilt when it is opened for writing")
+    func abandoned() throws {
+        try QEMU.make(
+            "qemu-img", ["create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "4M"])
+        // It dies after a flush; refcounts were in its memory only.
+        let result = try QEMU.run(
+            "qemu-io", "-c", "write -P 7 1000k 500k", "-c", "flush", "-c", "abort", path)
+        #expect(result.status != 0)
+        #expect(try Data(contentsOf: URL(filePath: path))[79] & 1 == 1, "QEMU left it dirty")
+        #expect(try QEMU.run("qemu-img", "check", path).status != 0)
+
+        let image = try QCOW2Scene.open(path)
+        try image.write([9].span, at: 0)
+        try image.close()
+
+        #expect(try Data(contentsOf: URL(filePath: path))[79] & 1 == 0)
+        #expect(try QEMU.run("qemu-img", "check", path).status == 0)
+        var model = [UInt8](repeating: 0, count: 4 << 20)
+        model[0] = 9
+        model.replaceSubrange(1000 << 10..<1500 << 10, with: repeatElement(7, count: 500 << 10))
+        try QEMU.expect(path, format: "qcow2", holds: model)
     }
 
     @Test("an image marked as corrupt is read, not written, and mended on request")

@@ -1,7 +1,9 @@
 import Foundation
 import Testing
+import VMMBase
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 /// A writer that dies, at every place where it can.
 @Suite("QCOW2 and crashes")

@@ -1,6 +1,8 @@
 import Foundation
 import Testing
+import VMMBase
 import VMMStorage
+import VMMTestSupport
 
 /// A kind of image and the seed of what is done to it.
 struct QCOW2Case: CustomTestStringConvertible, Sendable {

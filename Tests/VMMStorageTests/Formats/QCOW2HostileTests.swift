@@ -1,7 +1,9 @@
 import Foundation
 import Testing
+import VMMBase
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 /// Images that lie. Whatever they say, there is an answer or an error, soon and in little memory.
 @Suite("Hostile QCOW2")

@@ -1,7 +1,9 @@
 import Foundation
 import Testing
+import VMMBase
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 @Suite("QCOW2Image")
 struct QCOW2ImageTests {

@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import VMMHost
 import VMMStorage
+import VMMTestSupport
 
 @Suite("RawImage")
 struct RawImageTests {

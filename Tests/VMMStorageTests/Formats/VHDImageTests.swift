@@ -1,6 +1,7 @@
 import Foundation
 import Testing
 import VMMStorage
+import VMMTestSupport
 
 @Suite("VHDImage")
 struct VHDImageTests {

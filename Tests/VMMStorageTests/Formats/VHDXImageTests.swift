@@ -1,6 +1,7 @@
 import Foundation
 import Testing
 import VMMStorage
+import VMMTestSupport
 
 @Suite("VHDXImage")
 struct VHDXImageTests {
@@ -103,6 +104,31 @@ struct VHDXImageTests {
         #expect(try QEMU.run("qemu-img", "check", "-f", "vhdx", path).status == 0)
         try QEMU.expect(path, format: "vhdx", holds: model)
         #expect(try contents(of: try open()) == model)
+    }
+
+    /// QEMU refuses these, so there is no peer.
+    @Test("sectors of 4096 bytes are the disk's, and tables count by them")
+    func largeSectors() throws {
+        let file = MemoryFile()
+        try VHDXImage.create(
+            on: file, byteCount: 40 << 30, blockByteCount: 1 << 20, logicalBlockSize: 4096)
+        let image = try VHDXImage(file)
+        try image.write([5, 6].span, at: 40 << 30 - 2)
+        try image.close()
+
+        let again = try VHDXImage(file)
+        #expect(again.logicalBlockSize == 4096)
+        #expect(try Disk(again, DiskOptions()).logicalBlockSize == 4096)
+        #expect(try bytes(of: again, 40 << 30 - 2..<40 << 30) == [5, 6])
+        // A chunk is 32 GiB (MS-VHDX 2.5): one bitmap's entry before the last block's.
+        let entry = Self.table + 8 * (40 << 10)
+        #expect(file.bytes[entry] & 7 == 6)
+        #expect(throws: ImageError.self) {
+            try VHDXImage.create(on: MemoryFile(), byteCount: 512, logicalBlockSize: 4096)
+        }
+        #expect(throws: ImageError.self) {
+            try VHDXImage.create(on: MemoryFile(), byteCount: 1 << 20, logicalBlockSize: 1024)
+        }
     }
 
     // MARK: blocks
@@ -266,6 +292,14 @@ struct VHDXImageTests {
     @Test("what is no sound VHDX is refused in a sentence that says why")
     func refuses() throws {
         #expect(refusal([]) == "is damaged: neither of its headers is valid")
+        // Two writes of the header would count over the end; found by the fuzzer.
+        let late = try sealed { contents in
+            for start in [64 << 10 + 8, 128 << 10 + 8] {
+                contents.replaceSubrange(
+                    start..<start + 8, with: [0xfe] + repeatElement(0xff, count: 7))
+            }
+        }
+        #expect(refusal(late) == "is damaged: neither of its headers is valid")
         #expect(
             refusal(
                 try sealed {

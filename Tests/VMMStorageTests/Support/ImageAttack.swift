@@ -1,3 +1,4 @@
+import VMMBase
 import VMMStorage
 
 /// Changes bytes of a sound image at random and uses what comes of it. Whatever the outcome, it is

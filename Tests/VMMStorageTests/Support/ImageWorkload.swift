@@ -1,3 +1,4 @@
+import VMMBase
 import VMMStorage
 
 /// Random requests to an image, with what its disk has to read as beside it.

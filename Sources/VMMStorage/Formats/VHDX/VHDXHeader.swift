@@ -5,6 +5,8 @@ import VMMHost
 struct VHDXHeader {
     private static let byteCount = 4096
     private static let offsets: [UInt64] = [64 << 10, 128 << 10]
+    /// Nobody comes so far by counting, and from here there is room to count on.
+    private static let lastSequence = UInt64.max >> 1
 
     private var bytes: [UInt8]
     private var slot: Int
@@ -27,7 +29,7 @@ struct VHDXHeader {
             let header = VHDXHeader(bytes: found, slot: slot)
             if newest.map({ $0.sequence < header.sequence }) ?? true { newest = header }
         }
-        guard let newest, newest.sequence < .max else {
+        guard let newest, newest.sequence <= Self.lastSequence else {
             throw .corrupt("neither of its headers is valid")
         }
         let version = newest.bytes.littleEndian(UInt16.self, at: 66)

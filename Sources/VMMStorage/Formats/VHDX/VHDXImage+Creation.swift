@@ -2,19 +2,25 @@ import VMMHost
 
 extension VHDXImage {
     /// Makes a VHDX of `file`, whose contents are lost. `isFixed`: all blocks have their place from
-    /// the start.
+    /// the start. `logicalBlockSize`: the disk's sectors, 512 or 4096 bytes.
     package static func create(
         on file: any ImageFile, byteCount: UInt64, blockByteCount: UInt64 = 32 << 20,
-        isFixed: Bool = false
+        isFixed: Bool = false, logicalBlockSize: UInt64 = 512
     ) throws(ImageError) {
         guard VHDXLayout.blockLimits.contains(blockByteCount),
             blockByteCount.nonzeroBitCount == 1
         else { throw .invalid("a VHDX's blocks are a power of two from 1 MiB to 256 MiB") }
-        guard byteCount > 0, byteCount % 512 == 0, byteCount <= VHDXLayout.diskLimit else {
-            throw .invalid("a VHDX holds whole sectors of 512 bytes, at most 64 TiB")
+        guard VHDXLayout.sectorSizes.contains(logicalBlockSize) else {
+            throw .invalid("a VHDX's sectors have 512 or 4096 bytes")
+        }
+        guard byteCount > 0, byteCount % logicalBlockSize == 0, byteCount <= VHDXLayout.diskLimit
+        else {
+            throw .invalid(
+                "a VHDX holds whole sectors of \(logicalBlockSize) bytes, at most 64 TiB")
         }
         let layout = try VHDXLayout(
-            diskByteCount: byteCount, blockByteCount: blockByteCount, logicalSectorByteCount: 512)
+            diskByteCount: byteCount, blockByteCount: blockByteCount,
+            logicalSectorByteCount: logicalBlockSize)
         let unit = VHDXLayout.alignment
         // After the headers: the log, the metadata and the table, each in its own mebibytes.
         let metadata = 2 * unit..<3 * unit

@@ -13,8 +13,7 @@ package final class VHDXImage: MappedImage {
     package var byteCount: UInt64 { layout.diskByteCount }
     /// How much of the disk one block holds.
     package var blockByteCount: UInt64 { layout.blockByteCount }
-    /// What the guest should take for its sector size: 512 or 4096.
-    package var logicalSectorByteCount: UInt64 { layout.logicalSectorByteCount }
+    package var logicalBlockSize: UInt32 { UInt32(layout.logicalSectorByteCount) }
 
     package var summary: ImageSummary {
         var summary = ImageSummary()

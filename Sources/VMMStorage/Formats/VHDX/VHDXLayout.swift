@@ -7,6 +7,7 @@ struct VHDXLayout {
     /// 64 TiB, by the specification.
     static let diskLimit: UInt64 = 64 << 40
     static let blockLimits: ClosedRange<UInt64> = 1 << 20...256 << 20
+    static let sectorSizes: [UInt64] = [512, 4096]
     static let entryByteCount: UInt64 = 8
 
     private(set) var table: Range<UInt64> = 0..<0
@@ -32,7 +33,7 @@ struct VHDXLayout {
         guard Self.blockLimits.contains(blockByteCount), blockByteCount.nonzeroBitCount == 1 else {
             throw .corrupt("its blocks have \(blockByteCount) bytes")
         }
-        guard [512, 4096].contains(logicalSectorByteCount) else {
+        guard Self.sectorSizes.contains(logicalSectorByteCount) else {
             throw .corrupt("its sectors have \(logicalSectorByteCount) bytes")
         }
         guard diskByteCount > 0, diskByteCount <= Self.diskLimit,

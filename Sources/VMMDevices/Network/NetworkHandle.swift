@@ -1,0 +1,24 @@
+import VMMBase
+import VMMVirtIO
+
+/// A network device's counters.
+struct NetworkHandle: DeviceHandle {
+    let received: [FrameCounter]
+    let sent: [FrameCounter]
+
+    var statistics: NetworkStatistics {
+        NetworkStatistics(
+            receivedFrames: received.reduce(0) { $0 &+ $1.frames.current },
+            receivedBytes: received.reduce(0) { $0 &+ $1.bytes.current },
+            sentFrames: sent.reduce(0) { $0 &+ $1.frames.current },
+            sentBytes: sent.reduce(0) { $0 &+ $1.bytes.current })
+    }
+
+    var counters: [(name: String, value: UInt64)] {
+        let all = statistics
+        return [
+            ("rx_bytes", all.receivedBytes), ("rx_frames", all.receivedFrames),
+            ("tx_bytes", all.sentBytes), ("tx_frames", all.sentFrames),
+        ]
+    }
+}

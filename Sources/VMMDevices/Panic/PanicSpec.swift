@@ -1,0 +1,24 @@
+import VMMBase
+import VMMBus
+import VMMSandbox
+import VMMVirtIO
+
+/// `--pvpanic`: a device by which a guest's kernel says that it panics.
+package struct PanicSpec: DeviceSpec {
+    package static let word = "pvpanic"
+    package static let summary = "A device that tells of a guest's panic: the event 'guest panic'"
+    package static let isFlag = true
+    package static var fields: [OptionField] { [] }
+    package static var sandbox: SandboxNeeds { SandboxNeeds() }
+
+    package static func parse(_ text: OptionText) throws(ConfigurationProblem) -> PanicSpec {
+        try text.requireNothingMore()
+        return PanicSpec()
+    }
+
+    package func build(_ context: DeviceContext) throws -> BuiltDevice {
+        .card(byteCount: PanicDevice.byteCount) { [report = context.report] bus, address in
+            PanicDevice(on: bus, at: address) { report(.panicked($0)) }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+import VMMBase
+import VMMDevices
+import VMMHost
+import VMMSandbox
+
+/// How the process confines itself: threads as they start, and the main thread when the first guest
+/// runs, for good. Belongs to the control loop's thread.
+package final class MachineSandbox {
+    private let options: SandboxOptions
+    /// The API may ask for devices and machines that nobody knows yet.
+    private let takesRequests: Bool
+    /// Of landlock; 0 where it is not there, or not wanted.
+    private let landlockVersion: Int
+    private let nothing: LandlockRules?
+    private var confinement: Confinement?
+    private var isConfined = false
+    /// What the main thread can still reach; nil for all.
+    private var files: [SandboxFile]?
+
+    /// Threads that start from now on are confined.
+    package init(_ options: SandboxOptions, takesRequests: Bool) throws {
+        self.options = options
+        self.takesRequests = takesRequests
+        landlockVersion = options.isHeldToFiles == false ? 0 : LandlockRules.version
+        if options.isHeldToFiles == true, landlockVersion == 0 {
+            throw ConfigurationProblem(
+                option: SandboxOptions.filesOption, value: "on",
+                reason: "this kernel has no landlock")
+        }
+        nothing = landlockVersion > 0 ? try LandlockRules(version: landlockVersion) : nil
+        if let verdict = options.filter.verdict {
+            guard SystemCallFilter.knows(verdict: verdict.word) else {
+                throw ConfigurationProblem(
+                    option: SandboxOptions.filterOption, value: options.filter.rawValue,
+                    reason: "this kernel has no such filters; false goes without")
+            }
+        }
+        if options.filter == .on { SystemCallFilter.reportViolations() }
+        hold(threadsTo: [])
+        if options.isHeldToFiles != false { tellGaps() }
+    }
+
+    private func tellGaps() {
+        let gaps = LandlockRules.gaps(version: landlockVersion)
+        if landlockVersion == 0 {
+            Log.info("this kernel has no landlock: the monitor can reach all files of its user")
+        } else if !gaps.isEmpty {
+            let list = gaps.joined(separator: ", ")
+            Log.info("landlock \(landlockVersion) of this kernel does not confine: \(list)")
+        }
+    }
+
+    /// Has threads that start from now on confined to what these devices take; refuses those that a
+    /// confined process cannot make any more.
+    func prepare(for devices: [MachineOutline.Device]) throws(ConfigurationProblem) {
+        for device in devices { try admit(device.spec) }
+        hold(threadsTo: devices.map(\.spec))
+    }
+
+    private func hold(threadsTo devices: [any DeviceSpec]) {
+        var program: (@Sendable (ThreadRole) -> [UInt64])?
+        if let verdict = options.filter.verdict {
+            program = { [takesRequests] role in
+                let rules = Self.rules(for: devices, takesRequests: takesRequests)
+                return FilterProgram(rules.rules(of: role), otherwise: verdict).code
+            }
+        }
+        // A tap that comes later has to be made, or to be given its address.
+        let confinement = Confinement(
+            program: program, nothing: nothing,
+            keeping: takesRequests ? .networkAdministration : [])
+        confinement.start()
+        self.confinement = confinement
+    }
+
+    /// Put together on each thread's own time, and forgotten.
+    private static func rules(
+        for devices: [any DeviceSpec], takesRequests: Bool
+    ) -> ThreadRules {
+        var needs = SandboxNeeds()
+        for device in devices { needs.add(device.sandbox) }
+        if takesRequests {
+            for type in DeviceCatalog.all { needs.add(type.sandbox) }
+        }
+        return ThreadRules(needs, takesRequests: takesRequests)
+    }
+
+    /// Refuses a device that a confined process cannot make any more.
+    func admit(_ device: any DeviceSpec) throws(ConfigurationProblem) {
+        guard isConfined, options.filter != .off || files != nil, device.startsProgram else {
+            return
+        }
+        throw ConfigurationProblem(
+            option: type(of: device).option, value: "",
+            reason: "the monitor confined itself when its first guest started, and starts no"
+                + " programs any more: start passt yourself and use backend=socket")
+    }
+
+    /// Confines the calling thread, the main one, with what the first guest's machine has; again is
+    /// no harm.
+    func confineControl(
+        _ configuration: MachineConfiguration, _ machine: any BootableMachine
+    ) throws {
+        guard !isConfined, let confinement else { return }
+        isConfined = true
+        Privileges.hideMemory()
+        var rules: LandlockRules?
+        if landlockVersion > 0, configuration.isHeldToFiles != false {
+            let reached = reachable(configuration, machine)
+            let made = try LandlockRules(version: landlockVersion)
+            for file in reached { try made.allow(file.path, file.access) }
+            rules = made
+            files = reached
+        }
+        try confinement.confineControl(files: rules)
+    }
+
+    private func reachable(
+        _ configuration: MachineConfiguration, _ machine: any BootableMachine
+    ) -> [SandboxFile] {
+        let rules = options.rules + configuration.landlockRules
+        var files = machine.files + rules.map(\.file)
+        if let socket = options.apiSocket { files.append(.socket(socket)) }
+        guard takesRequests else { return files }
+        for path in [configuration.kernel, configuration.initramfs].compactMap({ $0 }) {
+            files.append(SandboxFile(path, .read))
+        }
+        // A tap is known by its name, not by its path.
+        files.append(SandboxFile("/dev/net/tun", [.read, .write, .control]))
+        // A core dump leaves out what no page is there for.
+        files.append(SandboxFile("/proc/self/pagemap", .read))
+        return files
+    }
+
+    /// What went wrong with what takes these files, and where it may be for one that is out of
+    /// reach, that too.
+    func explain(_ error: any Error, _ taken: [SandboxFile]) -> any Error {
+        guard let files,
+            let wanted = taken.first(where: { file in !files.contains { $0.covers(file) } })
+        else { return error }
+        let access = !wanted.access.isDisjoint(with: [.write, .makeFile, .makeSocket])
+        return ConfigurationProblem(
+            option: "\(LandlockRule.option) path", value: wanted.path,
+            reason: "the monitor is confined to the files that it was started with; list this one"
+                + " there, with access=\(access ? "rw" : "r"), to use it later (\(error))")
+    }
+}

@@ -1,0 +1,85 @@
+import Foundation
+import Testing
+
+/// The monitor's own confinement. That no thread makes a call which it has no business with, all
+/// boot tests show: such a call ends the monitor.
+@Suite("Sandbox", .guest)
+struct SandboxTests {
+    private let scratch: Scratch
+
+    init() throws { scratch = try Scratch() }
+
+    private func start(_ options: String...) throws -> Guest {
+        var boot = Boot("echo ready; read line")
+        boot.options = options
+        let guest = try boot.start(scratch)
+        try guest.wait(for: "ready\n")
+        return guest
+    }
+
+    private func stop(_ guest: Guest) throws {
+        guest.type("end\n")
+        try guest.finish()
+    }
+
+    /// A field of each thread's status.
+    private func values(_ field: String, of guest: Guest) throws -> [String] {
+        let tasks = "/proc/\(guest.process.identifier)/task"
+        return try FileManager.default.contentsOfDirectory(atPath: tasks).compactMap { task in
+            let text = try String(contentsOfFile: "\(tasks)/\(task)/status", encoding: .utf8)
+            let line = text.split(separator: "\n").first { $0.hasPrefix(field + ":") }
+            return line?.split(whereSeparator: \.isWhitespace).last.map(String.init)
+        }
+    }
+
+    @Test("each thread is filtered, has no capabilities and gains none")
+    func threads() throws {
+        let disk = try scratch.sparseFile("disk", bytes: 1 << 20)
+        let guest = try start(
+            "--disk", "path=\(disk),image_type=raw,num_queues=2", "--net", "tap=swl-sandbox")
+        let fields = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        for field in fields {
+            #expect(try Set(values(field, of: guest)) == ["0000000000000000"], "\(field)")
+        }
+        #expect(try Set(values("NoNewPrivs", of: guest)) == ["1"])
+        #expect(try Set(values("Seccomp", of: guest)) == ["2"])
+        #expect(try values("Seccomp", of: guest).count >= 4)
+        let limits = try String(
+            contentsOfFile: "/proc/\(guest.process.identifier)/limits", encoding: .utf8)
+        #expect(limits.contains(/Max core file size +0 +0/))
+        // The descriptors that an exec would take along.
+        let folder = "/proc/\(guest.process.identifier)/fdinfo"
+        for number in try FileManager.default.contentsOfDirectory(atPath: folder)
+        where Int(number) ?? 0 > 2 {
+            let text = try String(contentsOfFile: "\(folder)/\(number)", encoding: .utf8)
+            let flags = text.firstMatch(of: /flags:\s+([0-7]+)/).flatMap { Int($0.1, radix: 8) }
+            #expect((flags ?? 0) & 0o2000000 != 0, "descriptor \(number)")
+        }
+        try stop(guest)
+    }
+
+    @Test("a disk that nobody listed is refused with a sentence, and a listed one comes")
+    func files() throws {
+        let listed = try scratch.sparseFile("listed", bytes: 1 << 20)
+        let other = try scratch.sparseFile("other", bytes: 1 << 20)
+        let guest = try start(
+            "--api-socket", scratch("api"), "--landlock-rules", "path=\(listed),access=rw")
+        let api = API(socket: scratch("api"))
+        let refused = try api.ask("PUT", "vm.add-disk", "{\"path\": \"\(other)\"}")
+        #expect(refused.status == 400)
+        #expect(refused.body.contains("landlock_rules"))
+        #expect(refused.body.contains(other))
+        #expect(try api.ask("PUT", "vm.add-disk", "{\"path\": \"\(listed)\"}").status == 200)
+        let program = try api.ask("PUT", "vm.add-net", #"{"backend": "user"}"#)
+        #expect(program.status == 400)
+        #expect(program.body.contains("backend=socket"))
+        try stop(guest)
+    }
+
+    @Test("without filters and landlock there are none", arguments: ["false", "log", "errno"])
+    func switches(mode: String) throws {
+        let guest = try start("--seccomp", mode, "--landlock", "off")
+        #expect(try Set(values("Seccomp", of: guest)) == [mode == "false" ? "0" : "2"])
+        try stop(guest)
+    }
+}

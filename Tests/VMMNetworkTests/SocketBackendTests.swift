@@ -1,0 +1,293 @@
+import Foundation
+import Testing
+import VMMBase
+import VMMHost
+import VMMTestSupport
+
+@testable import VMMNetwork
+
+@Suite("SocketBackend")
+struct SocketBackendTests {
+    private let loop: EventLoop
+    private let fixture: NetworkFixture
+    private let path = NSTemporaryDirectory() + "swiftlet-net-\(UUID().uuidString.prefix(8))"
+
+    init() throws {
+        ProcessSignals.ignoreBrokenPipes()
+        loop = try EventLoop()
+        fixture = try NetworkFixture()
+    }
+
+    /// A backend that is a client, and its peer.
+    private func connected(
+        _ format: FrameFormat = .plain
+    ) throws -> (SocketBackend, FileDescriptor) {
+        let (near, far) = try UnixSocket.streamPair()
+        let backend = try SocketBackend(
+            name: "net", origin: .server(path: path, retryNanoseconds: 1), connection: near,
+            format: format, loop: loop, clock: ManualClock())
+        try backend.attach()
+        return (backend, far)
+    }
+
+    private func server() throws -> SocketBackend {
+        let backend = try SocketBackend(
+            name: "net", origin: .listener(UnixListener(path: path)), loop: loop,
+            clock: ManualClock())
+        try backend.attach()
+        return backend
+    }
+
+    @Test("frames leave behind their length and without their header, in one go")
+    func sends() throws {
+        let (backend, peer) = try connected()
+        let frames = [NetworkFixture.frame(14), NetworkFixture.frame(1514, tag: 9)]
+        for frame in frames {
+            backend.send(fixture.vector(NetworkFixture.header + frame, cuts: [5, 20]))
+        }
+        #expect(peer.receiveAll().isEmpty)
+        backend.flush()
+        let isSame = peer.receiveAll() == frames.flatMap(NetworkFixture.record)
+        #expect(isSame)
+    }
+
+    @Test("what is no frame is dropped", arguments: [13 + 12, 13, 65_554 + 12])
+    func refuses(count: Int) throws {
+        let (backend, peer) = try connected()
+        backend.send(fixture.vector(Array(repeating: 0, count: count)))
+        backend.flush()
+        #expect(peer.receiveAll().isEmpty)
+        #expect(backend.droppedCount == 1)
+    }
+
+    @Test("a peer that does not read loses frames, and gets whole ones when it does")
+    func stalledPeer() throws {
+        let (backend, peer) = try connected()
+        let frame = NetworkFixture.frame(1000)
+        let vector = fixture.room(1012)
+        let spare = fixture.vector(NetworkFixture.header + frame)
+        for _ in 0..<2000 {
+            vector.removeAll()
+            _ = vector.append(spare)
+            backend.send(vector)
+            backend.flush()
+        }
+        #expect(backend.droppedCount > 0)
+        var received: [UInt8] = []
+        for _ in 0..<100 {
+            received += peer.receiveAll()
+            try loop.turn()
+        }
+        let count = 2000 - Int(backend.droppedCount)
+        let expected = Array(repeating: NetworkFixture.record(frame), count: count)
+        let isSame = received == expected.flatMap { $0 }
+        #expect(isSame)
+    }
+
+    @Test("large and small frames leave in their order, also when the peer is slow")
+    func mixedSizes() throws {
+        let (backend, peer) = try connected()
+        let frames = (0..<60).map { number in
+            NetworkFixture.frame(number % 3 == 0 ? 65_553 : 60 + number, tag: UInt8(number))
+        }
+        let memory = fixture.room(65_553 + 12, cuts: [12, 20_000, 40_000])
+        var sent: [UInt8] = []
+        var received: [UInt8] = []
+        for (number, frame) in frames.enumerated() {
+            let copy = fixture.room(0)
+            _ = copy.append(memory)
+            copy.truncate(to: UInt64(frame.count + 12))
+            copy.copyIn(NetworkFixture.header + frame)
+            let before = backend.droppedCount
+            backend.send(copy)
+            if backend.droppedCount == before { sent += NetworkFixture.record(frame) }
+            // Then the peer sleeps for a while.
+            if number < 20, number % 4 == 0 {
+                backend.flush()
+                received += peer.receiveAll()
+            }
+        }
+        for _ in 0..<20 {
+            backend.flush()
+            try loop.turn()
+            received += peer.receiveAll()
+        }
+        let isSame = received == sent
+        #expect(isSame)
+        #expect(backend.droppedCount > 0 && backend.droppedCount < 40)
+    }
+
+    @Test("frames that come in are announced once and taken one by one")
+    func receives() throws {
+        let (backend, peer) = try connected()
+        let frames = (0..<5).map { NetworkFixture.frame(60 + $0, tag: UInt8($0)) }
+        peer.sendAll(frames.flatMap(NetworkFixture.record))
+        try loop.turn()
+        #expect(backend.descriptor?.isReady(.readable) == true)
+        let room = fixture.room(1530)
+        let received = (0..<6).map { _ in
+            backend.receive(into: room).map { NetworkFixture.contents(room, $0) }
+        }
+        let expected: [[UInt8]?] = frames.map { NetworkFixture.header + $0 } + [nil]
+        let isSame = received == expected
+        #expect(isSame)
+    }
+
+    @Test("a frame that is too large for the guest's room is dropped, the next one comes")
+    func tooLarge() throws {
+        let (backend, peer) = try connected()
+        let frames = [NetworkFixture.frame(3000), NetworkFixture.frame(100)]
+        peer.sendAll(frames.flatMap(NetworkFixture.record))
+        let room = fixture.room(1530)
+        #expect(backend.receive(into: room) == 112)
+        #expect(backend.droppedCount == 1)
+    }
+
+    @Test("nonsense ends the connection and the link", arguments: [0, 13, 65_554] as [UInt32])
+    func nonsense(length: UInt32) throws {
+        let (backend, peer) = try connected()
+        var changes = 0
+        backend.linkChanged = { changes += 1 }
+        peer.sendAll(NetworkFixture.length(length))
+        try loop.turn()
+        #expect(!backend.isLinkUp)
+        #expect(changes == 1)
+        #expect(backend.receive(into: fixture.room(1530)) == nil)
+        var byte: [UInt8] = [0]
+        #expect(peer.receiveStream(into: &byte, 0..<1) == .endOfFile)
+    }
+
+    @Test("a server has a link with each client in turn, and its file goes with it")
+    func servesOneByOne() throws {
+        var backend: SocketBackend? = try server()
+        #expect(backend?.isLinkUp == false)
+        var first: FileDescriptor? = try UnixSocket.connectStream(to: path)
+        let second = try UnixSocket.connectStream(to: path)
+        try loop.turn()
+        #expect(backend?.isLinkUp == true)
+        let record = NetworkFixture.record(NetworkFixture.frame(60))
+        first?.sendAll(record)
+        second.sendAll(record)
+        first = nil
+        try loop.turn()
+        let room = fixture.room(1530)
+        // The frame of the first client is taken before its end is seen.
+        #expect(backend?.receive(into: room) == 72)
+        #expect(backend?.receive(into: room) == nil)
+        #expect(backend?.isLinkUp == false)
+        try loop.turn()
+        #expect(backend?.isLinkUp == true)
+        #expect(backend?.receive(into: room) == 72)
+        backend = nil
+        #expect(!FileManager.default.fileExists(atPath: path))
+    }
+
+    @Test("a client that lost its server finds the next one")
+    func reconnects() throws {
+        let (backend, peer) = try connected()
+        let listener = try UnixListener(path: path)
+        peer.sendAll([0, 0, 0, 0])
+        var states: [Bool] = []
+        backend.linkChanged = { [loop, unowned backend] in
+            states.append(backend.isLinkUp)
+            if backend.isLinkUp { loop.stop() }
+        }
+        try loop.run()
+        #expect(states == [false, true])
+        #expect(listener.accept() != nil)
+        listener.removeFile()
+    }
+
+    // MARK: headers
+
+    @Test("with headers a frame leaves with its own, and comes with its own")
+    func headers() throws {
+        let (backend, peer) = try connected(.offloads)
+        #expect(backend.offersOffloads)
+        backend.setOffloads([.checksum, .tcp4])
+        let frame = NetworkFixture.tcpHeader() + NetworkFixture.frame(65_550)
+        backend.send(fixture.vector(frame, cuts: [12, 4000]))
+        backend.flush()
+        let isSent = peer.receiveAll() == NetworkFixture.record(frame)
+        peer.sendAll(NetworkFixture.record(frame))
+        let room = fixture.room(65_562)
+        let count = backend.receive(into: room)
+        let isReceived = NetworkFixture.contents(room, 65_562) == frame
+        #expect(isSent)
+        #expect(count == frame.count)
+        #expect(isReceived)
+    }
+
+    @Test("large frames and small ones come in their order, wherever the stream is cut")
+    func cutStream() throws {
+        let (backend, peer) = try connected(.offloads)
+        backend.setOffloads([.checksum, .tcp4])
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var generator = SeededGenerator(seed: seed)
+        let frames = (0..<120).map { number in
+            NetworkFixture.tcpHeader()
+                + NetworkFixture.frame(
+                    .random(in: number % 3 == 0 ? 8000...65_500 : 60...9000, using: &generator),
+                    tag: UInt8(number))
+        }
+        var stream = frames.flatMap(NetworkFixture.record)[...]
+        let room = fixture.room(65_562, cuts: [12, 3000, 40_000])
+        var wrong = 0
+        var count = 0
+        while !stream.isEmpty {
+            let part = Array(stream.prefix(.random(in: 1...70_000, using: &generator)))
+            if case .moved(let sent) = peer.send(part, 0..<part.count) {
+                stream = stream.dropFirst(sent)
+            }
+            try loop.turn()
+            while let byteCount = backend.receive(into: room) {
+                if NetworkFixture.contents(room, byteCount) != frames[count] { wrong += 1 }
+                count += 1
+            }
+        }
+        #expect(wrong == 0 && count == frames.count, "seed \(seed)")
+        #expect(backend.droppedCount == 0)
+    }
+
+    @Test("a large frame that finds little room, or lies, is dropped, and the next one comes")
+    func largeAndLost() throws {
+        let (backend, peer) = try connected(.offloads)
+        backend.setOffloads([.checksum, .tcp4])
+        let body = NetworkFixture.frame(20_000)
+        peer.sendAll(NetworkFixture.record(NetworkFixture.tcpHeader() + body))
+        let small = fixture.room(1530)
+        let isDropped = backend.receive(into: small) == nil && backend.droppedCount == 1
+        peer.sendAll(NetworkFixture.record(NetworkFixture.tcpHeader(segment: 0) + body))
+        peer.sendAll(NetworkFixture.record(NetworkFixture.tcpHeader() + body))
+        let room = fixture.room(65_562)
+        #expect(isDropped)
+        #expect(backend.receive(into: room) == 20_012)
+        #expect(backend.droppedCount == 2)
+    }
+
+    @Test("frames that the driver cannot take, and headers that make no sense, are dropped")
+    func refusedHeaders() throws {
+        let (backend, peer) = try connected(.offloads)
+        backend.setOffloads([.checksum])
+        let body = NetworkFixture.frame(60)
+        let outside: [UInt8] = [1, 0, 0, 0, 0, 0, 58, 0, 1, 0, 0, 0]
+        let sound: [UInt8] = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]
+        for header in [NetworkFixture.tcpHeader(), outside, sound] {
+            peer.sendAll(NetworkFixture.record(header + body))
+        }
+        let room = fixture.room(1530)
+        #expect(backend.receive(into: room) == 72)
+        #expect(NetworkFixture.contents(room, 72) == sound + body)
+        #expect(backend.droppedCount == 2)
+        #expect(backend.isLinkUp)
+    }
+
+    @Test("a frame sent while nobody is there is lost, and breaks nothing")
+    func nobody() throws {
+        let backend = try server()
+        backend.send(fixture.vector(NetworkFixture.header + NetworkFixture.frame(60)))
+        backend.flush()
+        #expect(backend.droppedCount == 1)
+        #expect(backend.receive(into: fixture.room(1530)) == nil)
+    }
+}
