@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 
-from guest import DISKS, Run, exits, initramfs_with, mount_disks
+from guest import DISKS, Run, initramfs_with, mount_disks
+from usage import exits
 
 INIT_LINE = b"swiftlet-guest: init"
 READY_LINE = b"benchmark-guest: ready"

@@ -1,6 +1,6 @@
 """From exec to the first KVM_RUN, by the kernel's own trace events, and the CPU time until then.
 
-Usage: first_run.py VMM GUEST-DIRECTORY. Prints JSON. Needs root and tracefs; without them the
+Usage: first_run.py VMM GUEST-DIRECTORY QEMU. Prints JSON. Needs root and tracefs; without them the
 result says why it is missing. The host's /dev/kvm may be a paravirtual one: it opens at native
 speed, and nothing after the first KVM_RUN is counted.
 """
@@ -26,9 +26,12 @@ def write(path, text):
         file.write(text)
 
 
-def tiny_kernel(path):
-    """A PVH kernel of one instruction: it powers the machine off through port 0x600."""
-    code = b"\x66\xba\x00\x06\xb0\x34\xee\xf4\xeb\xfd"
+# One instruction that counts: it powers the machine off through port 0x600.
+POWER_OFF = b"\x66\xba\x00\x06\xb0\x34\xee\xf4\xeb\xfd"
+
+
+def tiny_kernel(path, code=POWER_OFF):
+    """A PVH kernel of this code."""
     entry = 0x100000
     note = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", entry)
     offset = 64 + 2 * 56
@@ -76,15 +79,29 @@ def cpu_to_exit(command):
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def measure(vmm, kernel):
-    command = [vmm, "--kernel", kernel, "--cpus", "boot=1", "--memory", "size=128M",
-               "--serial", "null", "--console", "off"]
-    times = [one(command) for _ in range(ROUNDS)]
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "rounds": ROUNDS,
-            "command": " ".join(command)}
+def swiftlet(vmm, kernel):
+    return [vmm, "--kernel", kernel, "--cpus", "boot=1", "--memory", "size=128M",
+            "--serial", "null", "--console", "off"]
 
 
-def main(vmm, guest):
+def microvm(peer, kernel):
+    """A like machine on QEMU, whose firmware then starts the kernel."""
+    return [peer, "-M", "microvm,acpi=on,pit=off,pic=off,rtc=off",
+            "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "128M", "-nodefaults",
+            "-no-user-config", "-display", "none", "-kernel", kernel]
+
+
+def measure(commands):
+    """Times of several commands, taken in turn so that all meet the same machine."""
+    times = [[] for _ in commands]
+    for _ in range(ROUNDS):
+        for command, list_ in zip(commands, times):
+            list_.append(one(command))
+    return [{"median_ms": statistics.median(list_), "min_ms": min(list_), "rounds": ROUNDS,
+             "command": " ".join(command)} for command, list_ in zip(commands, times)]
+
+
+def main(vmm, guest, peer):
     if not os.access(TRACE + "trace", os.W_OK):
         subprocess.run(["mount", "-t", "tracefs", "none", TRACE], check=False)
     if not os.access(TRACE + "trace", os.W_OK) or not os.access("/dev/kvm", os.W_OK):
@@ -97,10 +114,12 @@ def main(vmm, guest):
         with tempfile.TemporaryDirectory() as directory:
             tiny = directory + "/tiny"
             tiny_kernel(tiny)
-            results = {"tiny": measure(vmm, tiny)}
-            for name in ("vmlinux", "vmlinuz"):
-                results[name] = measure(vmm, f"{guest}/{name}")
-                results[name]["bytes"] = os.path.getsize(f"{guest}/{name}")
+            results = {}
+            for name, kernel in (("tiny", tiny), ("vmlinux", f"{guest}/vmlinux"),
+                                 ("vmlinuz", f"{guest}/vmlinuz")):
+                results[name], results[name]["microvm"] = measure(
+                    [swiftlet(vmm, kernel), microvm(peer, kernel)])
+                results[name]["bytes"] = os.path.getsize(kernel)
             command = [vmm, "--kernel", tiny, "--memory", "size=128M", "--serial", "null",
                        "--console", "off"]
             results["cpu_to_exit_ms"] = statistics.median(

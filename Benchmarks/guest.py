@@ -6,27 +6,27 @@ import subprocess
 import tempfile
 import time
 
-EXITS = "/sys/kernel/debug/kvm/exits"
 DISKS = "/tmp/disks"
 
 
-def cpio(name, data):
-    """An archive of one executable file in the format that the kernel unpacks (newc)."""
+def cpio(files):
+    """An archive of executable files, by name, in the format that the kernel unpacks (newc)."""
     def entry(name, data, mode):
         fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
         head = b"070701" + b"".join(b"%08x" % field for field in fields)
         head += name.encode() + b"\0"
         head += bytes(-len(head) % 4)
         return head + data + bytes(-len(data) % 4)
-    return entry(name, data, 0o100755) + entry("TRAILER!!!", b"", 0)
+    entries = [entry(name, data, 0o100755) for name, data in files.items()]
+    return b"".join(entries) + entry("TRAILER!!!", b"", 0)
 
 
-def initramfs_with(base, script):
-    """A temporary file: the initramfs, and a script that the guest runs."""
+def initramfs_with(base, script, files={}):
+    """A temporary file: the initramfs, a script that the guest runs, and more files by name."""
     file = tempfile.NamedTemporaryFile(suffix=".cpio")
     with open(base, "rb") as original:
         data = original.read()
-    file.write(data + bytes(-len(data) % 512) + cpio("test.sh", script))
+    file.write(data + bytes(-len(data) % 512) + cpio({"test.sh": script, **files}))
     file.flush()
     return file
 
@@ -39,12 +39,6 @@ def mount_disks(mib):
         file.truncate(mib << 20)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "/tmp/filesystem"], check=True)
     subprocess.run(["mount", "-o", "loop", "/tmp/filesystem", DISKS], check=True)
-
-
-def exits():
-    """KVM's count for all machines; it starts again at 0 when the last one has ended."""
-    with open(EXITS) as file:
-        return int(file.read())
 
 
 class Run:
@@ -80,6 +74,11 @@ class Run:
                 yield line.decode(errors="replace").strip()
             else:
                 self.read(seconds)
+
+    def send(self, text):
+        """Sends keystrokes to the guest's console."""
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
 
     def end(self):
         self.process.kill()

@@ -53,20 +53,23 @@ def table(ring, first, boots, size):
             f"Swiftlet to {peer}, median of paired ratios: "
             f"time {paired_ratio(boots['boots'], peer, 'seconds'):.2f}, "
             f"exits {paired_ratio(boots['boots'], peer, 'exits'):.2f}.")
-    lines += ["", "| on the host itself | |", "|---|---|"]
+    lines += ["", "| on the host itself | Swiftlet | QEMU microvm |", "|---|---|---|"]
     if "missing" in first:
-        lines.append(f"| exec to the first KVM_RUN | not measured: {first['missing']} |")
+        lines.append(f"| exec to the first KVM_RUN | not measured: {first['missing']} | |")
     else:
         for key, title in (("tiny", "a kernel of one instruction"), ("vmlinux", "Debian's ELF kernel"),
                            ("vmlinuz", "Debian's bzImage")):
             lines.append(f"| exec to the first KVM_RUN, {title}, median ms | "
-                         f"{first[key]['median_ms']:.2f} |")
-        lines.append(f"| CPU time of a whole run of the tiny guest, ms | {first['cpu_to_exit_ms']:.2f} |")
-    lines += [f"| ring pop+push, one descriptor, ns | {ring['direct_ns']:.1f} |",
-              f"| the same through an indirect table, ns | {ring['indirect_ns']:.1f} |",
+                         f"{first[key]['median_ms']:.2f} | {first[key]['microvm']['median_ms']:.2f} |")
+        lines.append("| CPU time of a whole run of the tiny guest, ms | "
+                     f"{first['cpu_to_exit_ms']:.2f} | |")
+    lines += [f"| ring pop+push, one descriptor, ns | {ring['direct_ns']:.1f} | |",
+              f"| the same through an indirect table, ns | {ring['indirect_ns']:.1f} | |",
+              f"| one descriptor in a packed ring, ns | {ring['packed_direct_ns']:.1f} | |",
+              f"| the same through a table, ns | {ring['packed_indirect_ns']:.1f} | |",
               f"| heap allocations in {ring['requests']} requests | "
-              f"{ring['direct_allocations'] + ring['indirect_allocations']} |",
-              f"| swiftlet-vmm, static and stripped, bytes | {size} |"]
+              f"{sum(count for key, count in ring.items() if key.endswith('_allocations'))} | |",
+              f"| swiftlet-vmm, static and stripped, bytes | {size} | |"]
     return "\n".join(lines) + "\n"
 
 

@@ -11,9 +11,28 @@ let package = Package(
         .target(name: "VMMBase"),
         .target(name: "VMMBus", dependencies: ["VMMBase"]),
         .target(name: "VMMHost", dependencies: ["CVMMLinux", "VMMBase"]),
+        .target(name: "VMMStorage", dependencies: ["VMMBase", "VMMHost"]),
+        .target(name: "VMMNetwork", dependencies: ["VMMBase", "VMMHost"]),
+        .target(name: "VMMSandbox", dependencies: ["VMMBase", "VMMHost"]),
         .target(name: "VMMVirtIO", dependencies: ["VMMBase", "VMMHost", "VMMBus"]),
+        .target(
+            name: "VMMDevices",
+            dependencies: [
+                "VMMBase", "VMMHost", "VMMBus", "VMMStorage", "VMMNetwork", "VMMSandbox",
+                "VMMVirtIO",
+            ]),
         .executableTarget(
             name: "ring-benchmark",
             dependencies: ["VMMBase", "VMMHost", "VMMVirtIO", "CAllocationCount"]),
+        .executableTarget(
+            name: "block-benchmark",
+            dependencies: [
+                "VMMBase", "VMMHost", "VMMStorage", "VMMVirtIO", "VMMDevices", "CAllocationCount",
+            ]),
+        .executableTarget(
+            name: "network-benchmark",
+            dependencies: [
+                "VMMBase", "VMMHost", "VMMNetwork", "VMMVirtIO", "VMMDevices", "CAllocationCount",
+            ]),
     ]
 )
