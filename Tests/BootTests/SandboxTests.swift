@@ -80,6 +80,9 @@ struct SandboxTests {
     func switches(mode: String) throws {
         let guest = try start("--seccomp", mode, "--landlock", "off")
         #expect(try Set(values("Seccomp", of: guest)) == [mode == "false" ? "0" : "2"])
+        // Without either, the monitor has the rights that it was started with.
+        let ownRights = try Set(values("CapBnd", of: guest)) != ["0000000000000000"]
+        #expect(ownRights == (mode == "false"))
         try stop(guest)
     }
 }

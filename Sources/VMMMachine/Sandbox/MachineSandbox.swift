@@ -12,6 +12,7 @@ package final class MachineSandbox {
     /// Of landlock; 0 where it is not there, or not wanted.
     private let landlockVersion: Int
     private let nothing: LandlockRules?
+    /// Nil where nothing is confined.
     private var confinement: Confinement?
     private var isConfined = false
     /// What the main thread can still reach; nil for all.
@@ -57,7 +58,12 @@ package final class MachineSandbox {
         hold(threadsTo: devices.map(\.spec))
     }
 
+    /// The user wants neither half: then nothing else is taken from the process either, and what it
+    /// starts for a device has the rights that it was started with.
+    private var isOff: Bool { options.filter == .off && options.isHeldToFiles == false }
+
     private func hold(threadsTo devices: [any DeviceSpec]) {
+        guard !isOff else { return }
         var program: (@Sendable (ThreadRole) -> [UInt64])?
         if let verdict = options.filter.verdict {
             program = { [takesRequests] role in
@@ -87,9 +93,7 @@ package final class MachineSandbox {
 
     /// Refuses a device that a confined process cannot make any more.
     func admit(_ device: any DeviceSpec) throws(ConfigurationProblem) {
-        guard isConfined, options.filter != .off || files != nil, device.startsProgram else {
-            return
-        }
+        guard isConfined, device.startsProgram else { return }
         throw ConfigurationProblem(
             option: type(of: device).option, value: "",
             reason: "the monitor confined itself when its first guest started, and starts no"
