@@ -64,7 +64,8 @@ let package = Package(
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "VMMBase", "VMMHost", "VMMNetwork", "VMMStorage", "VMMDevices",
+                "VMMBase", "VMMHost", "VMMNetwork", "VMMStorage", "VMMSandbox", "VMMDevices",
+                "VMMMachine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: houseRules),

@@ -32,10 +32,13 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -268,6 +271,63 @@ static inline pid_t vmm_start_child(struct vmm_child *child, void *stack_end, in
     if (pid < 0) child->code = errno;
     pthread_sigmask(SIG_SETMASK, &before, 0);
     return pid;
+}
+
+// What a jail is made by: <sched.h>, <sys/mount.h> and <grp.h> have it only with _GNU_SOURCE, or
+// for all threads at once.
+static inline int vmm_unshare(int kinds) { return (int)syscall(SYS_unshare, kinds); }
+
+static inline int vmm_enter_namespace(int descriptor, int kind) {
+    return (int)syscall(SYS_setns, descriptor, kind);
+}
+
+static inline int vmm_mount(
+    const char *source, const char *target, const char *type, unsigned long flags,
+    const char *options) {
+    return (int)syscall(SYS_mount, source, target, type, flags, options);
+}
+
+static inline int vmm_unmount_lazily(const char *target) {
+    return (int)syscall(SYS_umount2, target, 2);  // MNT_DETACH
+}
+
+static inline int vmm_pivot_root(const char *root, const char *old) {
+    return (int)syscall(SYS_pivot_root, root, old);
+}
+
+static inline int vmm_close_range(unsigned first, unsigned last) {
+    return (int)syscall(SYS_close_range, first, last, 0);
+}
+
+static inline int vmm_make_character_device(
+    const char *path, mode_t mode, unsigned major, unsigned minor) {
+    return mknod(path, S_IFCHR | mode, makedev(major, minor));
+}
+
+// The calling thread, of a process that has no other.
+static inline int vmm_become(uid_t user, gid_t group) {
+    if (syscall(SYS_setgroups, 0, NULL) != 0 && errno != EPERM) return -1;
+    if (syscall(SYS_setresgid, group, group, group) != 0) return -1;
+    return (int)syscall(SYS_setresuid, user, user, user);
+}
+
+// Swift has no fork(), for it is no good where there are threads.
+static inline pid_t vmm_fork(void) { return fork(); }
+
+// The words that the program was started with, by the layout of a new process's stack that the
+// System V ABI gives: their count, they, a null, the environment. Swift's own CommandLine reads them
+// from /proc, which a jail does not have. Null once somebody has changed the environment.
+static inline char **vmm_initial_arguments(long *count) {
+    char **end = __environ - 1;
+    if ((uintptr_t)end < (uintptr_t)&end) return NULL;
+    *count = 0;
+    while ((uintptr_t)end[-1 - *count] != (uintptr_t)*count) ++*count;
+    return end - *count;
+}
+
+static inline int vmm_execute(const char *path, char *const *arguments) {
+    char *nothing[] = {NULL};
+    return execve(path, arguments, nothing);
 }
 
 static inline int64_t vmm_thread_id(void) { return syscall(SYS_gettid); }

@@ -41,6 +41,10 @@ package protocol DeviceSpec: Sendable {
     var sandbox: SandboxNeeds { get }
     /// The files that opening it, or giving it up, reaches by their paths.
     var files: [SandboxFile] { get }
+    /// The sockets of others that it connects to by their paths.
+    var peers: [String] { get }
+    /// The device is seen among the host's network interfaces.
+    var usesHostNetwork: Bool { get }
     /// The device is the work of another program, which a confined monitor cannot start.
     var startsProgram: Bool { get }
     /// Mistakes that show without touching the host.
@@ -61,6 +65,8 @@ extension DeviceSpec {
     package var usesTerminal: Bool { false }
     package var sandbox: SandboxNeeds { Self.sandbox }
     package var files: [SandboxFile] { [] }
+    package var peers: [String] { [] }
+    package var usesHostNetwork: Bool { false }
     package var startsProgram: Bool { false }
 
     package func problems() -> [ConfigurationProblem] { [] }

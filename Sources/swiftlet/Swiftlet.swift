@@ -8,14 +8,19 @@ struct Swiftlet: ParsableCommand {
         commandName: "swiftlet",
         abstract: "Works on virtual machines, their disk images and their networks.",
         subcommands: [
-            ImageCommand.self, SwitchCommand.self, RemoteCommand.self, DoctorCommand.self,
+            RunCommand.self, JailCommand.self, ImageCommand.self, SwitchCommand.self,
+            RemoteCommand.self, DoctorCommand.self,
         ])
 
     /// As the parser's own, but that a mistake on the command line is one sentence and status 1 as
     /// any other failure: scripts tell the statuses of `image check` apart.
     static func main() {
         let root: any ParsableCommand.Type =
-            program == RemoteCommand.otherName ? RemoteCommand.self : Swiftlet.self
+            switch program {
+            case RemoteCommand.otherName: RemoteCommand.self
+            case JailCommand.otherName: JailCommand.self
+            default: Swiftlet.self
+            }
         do {
             var command = try root.parseAsRoot(Array(CommandLine.arguments.dropFirst()))
             try command.run()

@@ -21,7 +21,7 @@ struct RootlessNetworkTests {
     }
 
     /// Runs the words after it as nobody, with a device node of KVM that anybody may open.
-    private static let asNobody = [
+    static let asNobody = [
         "unshare", "-m", "sh", "-ec",
         """
         numbers=$(stat -c '0x%t 0x%T' /dev/kvm); mount -t tmpfs none /mnt

@@ -28,8 +28,8 @@ struct ImportTests {
             "VMMDevices", "FoundationEssentials",
         ],
         "swiftlet": [
-            "VMMBase", "VMMHost", "VMMStorage", "VMMNetwork", "VMMDevices", "ArgumentParser",
-            "FoundationEssentials",
+            "VMMBase", "VMMHost", "VMMStorage", "VMMNetwork", "VMMSandbox", "VMMDevices",
+            "VMMMachine", "ArgumentParser", "FoundationEssentials",
         ],
         "swiftlet-vmm": ["VMMBase", "VMMHost", "VMMDevices", "VMMMachine", "VMMServer"],
     ]

@@ -61,7 +61,7 @@ check_api() {
 # memory that an 8 GiB guest needs, and BadInputTests, which look for interfaces left behind and
 # so must not run beside the automatic names of NetworkTests.
 run_boot_tests() {
-    local heavy='^BootTests\.(Memory|Processor|BootMatrix|Lifecycle|BadInput|Disk|DiskLoad|DiskFault|Transport|Sandbox|CoreDump)Tests'
+    local heavy='^BootTests\.(Memory|Processor|BootMatrix|Lifecycle|BadInput|Disk|DiskLoad|DiskFault|Transport|Sandbox|Jail|CoreDump)Tests'
     local logs status=0 first
     logs=$(mktemp -d)
     run_bundle Tools/bed/bed --memory 12288 --timeout 3600 -- "$root/$test_bundle" \

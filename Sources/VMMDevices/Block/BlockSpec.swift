@@ -135,6 +135,26 @@ package struct BlockSpec: DeviceSpec, Decodable {
         [.image(path, isReadOnly: isReadOnly ?? false)]
     }
 
+    /// As `files`, with those that the image falls back on or consists of: it is opened for that.
+    package func allFiles() throws(ConfigurationProblem) -> [SandboxFile] {
+        var options = diskOptions.image
+        options.isReadOnly = true
+        do throws(ImageError) {
+            let image = try ImageOpener.open(path: path, options)
+            let others = image.files.map { SandboxFile.image($0.path, isReadOnly: true) }
+            try image.close()
+            // Only what the image itself consists of is written.
+            let isWritten = isReadOnly != true
+            return files
+                + others.filter { $0.path != path }.map { other in
+                    let isPart = isWritten && image.format == .vmdk
+                    return isPart ? .image(other.path, isReadOnly: false) : other
+                }
+        } catch {
+            throw problem("path", path, error.description)
+        }
+    }
+
     package func problems() -> [ConfigurationProblem] {
         var problems = limits.problems(option: Self.option)
         if let serial, serial.utf8.count > VirtIOBlock.serialByteCount {

@@ -78,6 +78,12 @@ package struct NetworkBackendOptions: Decodable, Sendable {
         }
     }
 
+    /// The socket of another that frames go to.
+    var peers: [String] {
+        guard kind == .socket, framing == .dgram || mode != .server else { return [] }
+        return path.map { [$0] } ?? []
+    }
+
     /// The kind of backend that the user chose.
     package var kind: Kind { backend ?? .tap }
 

@@ -111,6 +111,8 @@ package struct NetworkSpec: DeviceSpec, Decodable {
     }
     package var sandbox: SandboxNeeds { backend.sandbox }
     package var files: [SandboxFile] { backend.files }
+    package var peers: [String] { backend.peers }
+    package var usesHostNetwork: Bool { backend.kind == .tap && descriptors == nil }
     package var startsProgram: Bool { backend.kind == .user }
 
     package func problems() -> [ConfigurationProblem] {

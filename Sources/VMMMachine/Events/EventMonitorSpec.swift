@@ -13,8 +13,8 @@ package struct EventMonitorSpec: Decodable, Sendable {
         ]
     }
 
-    private let path: String?
-    private let fd: Int32?
+    let path: String?
+    let fd: Int32?
 
     /// Opens it. A file that is given is emptied.
     package func open(_ clock: any HostClock) throws(ConfigurationProblem) -> EventMonitor {

@@ -1,0 +1,101 @@
+import CVMMLinux
+import Glibc
+
+/// Files and folders by their names: what a jail is furnished with.
+package enum FileTree {
+    /// Makes the folder and those above it that are missing.
+    package static func makeFolders(_ path: String, mode: UInt32 = 0o755) throws(HostError) {
+        var place = path.hasPrefix("/") ? "" : "."
+        for part in path.split(separator: "/") {
+            place += "/" + part
+            // SAFETY: the kernel reads the names here up to their ends.
+            guard unsafe mkdir(place, mode) == 0 || errno == EEXIST else {
+                throw .last("make the folder", place)
+            }
+        }
+    }
+
+    /// Makes an empty file, unless there is one.
+    package static func makeFile(_ path: String) throws(HostError) {
+        _ = try FileDescriptor.open(path, [.writeOnly, .create])
+    }
+
+    /// What the name stands for, behind links; nil where nothing has it or can be seen to.
+    package static func kind(_ path: String) -> FileDescriptor.Kind? {
+        try? FileDescriptor.named(path).kind()
+    }
+
+    /// The name without links and dots; of something that is there.
+    package static func canonical(_ path: String) throws(HostError) -> String {
+        // SAFETY: realpath returns a text of its own, which is copied and freed, or null.
+        guard let resolved = unsafe realpath(path, nil) else { throw .last("find", path) }
+        defer { unsafe free(resolved) }
+        return unsafe String(cString: resolved)
+    }
+
+    package static func give(_ path: String, user: UInt32, group: UInt32) throws(HostError) {
+        guard unsafe chown(path, user, group) == 0 else { throw .last("give away", path) }
+    }
+
+    package static func setMode(_ path: String, _ mode: UInt32) throws(HostError) {
+        guard unsafe chmod(path, mode) == 0 else { throw .last("set the mode of", path) }
+    }
+
+    /// Makes the node of a character device; one that is there already must be that.
+    package static func makeDevice(
+        _ path: String, major: UInt32, minor: UInt32
+    ) throws(HostError) {
+        if unsafe vmm_make_character_device(path, 0o600, major, minor) == 0 { return }
+        let code = errno
+        let there = try? FileDescriptor.named(path).metadata()
+        guard code == EEXIST, let there, there.kind == .characterDevice,
+            there.rawDevice == UInt64(gnu_dev_makedev(major, minor))
+        else { throw HostError("make the device", path, code: code) }
+    }
+
+    /// Copies a file's bytes. What has the name must be a file of one name, and no link: a jail may
+    /// be furnished by others, and what they link to is not ours to write.
+    package static func copy(_ source: String, to path: String, mode: UInt32) throws(HostError) {
+        let input = try FileDescriptor.open(source, .readOnly)
+        let raw = unsafe vmm_open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode)
+        guard raw >= 0 else { throw .last("open", path) }
+        let output = FileDescriptor(owning: raw)
+        var status = stat()
+        guard unsafe fstat(raw, &status) == 0 else { throw .last("examine", path) }
+        guard status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1 else {
+            throw HostError("overwrite what has another name, too,", path, code: EMLINK)
+        }
+        try output.resize(to: 0)
+        let byteCount = try input.metadata().byteCount
+        var copied: UInt64 = 0
+        while copied < byteCount {
+            let moved = sendfile(raw, input.rawValue, nil, Int(byteCount - copied))
+            guard moved > 0 else { throw .last("copy", source) }
+            copied += UInt64(moved)
+        }
+        guard fchmod(raw, mode) == 0 else { throw .last("set the mode of", path) }
+    }
+
+    /// All of a small file, such as the kernel's own.
+    package static func text(_ path: String) throws(HostError) -> String {
+        let file = try FileDescriptor.open(path, .readOnly)
+        var bytes: [UInt8] = []
+        while true {
+            switch file.read(into: &bytes, limit: 4096) {
+            case .moved: continue
+            case .endOfFile: return String(decoding: bytes, as: UTF8.self)
+            case .failed(let code): throw HostError("read", path, code: code)
+            case .wouldBlock: throw HostError("read", path, code: EAGAIN)
+            }
+        }
+    }
+}
+
+extension FileDescriptor {
+    /// The file itself, open for its name alone (O_PATH).
+    static func named(_ path: String) throws(HostError) -> FileDescriptor {
+        let raw = unsafe vmm_open(path, 0o10000000 | O_CLOEXEC, 0)
+        guard raw >= 0 else { throw .last("find", path) }
+        return FileDescriptor(owning: raw)
+    }
+}

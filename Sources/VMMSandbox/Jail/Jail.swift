@@ -1,0 +1,208 @@
+import VMMBase
+import VMMHost
+
+/// Builds the jail that a plan describes, and runs its program there. The order of the steps is
+/// that of Firecracker's jailer (reference/firecracker.md, section 9); what it does not have,
+/// namespaces of users and exposed files, has its place among them.
+package struct Jail {
+    private let plan: JailPlan
+    private let startNanoseconds: UInt64
+    private let startProcessorMicroseconds: UInt64
+
+    /// Room for folders and empty files, which is all that is in memory.
+    private static let memoryByteCount = 1 << 20
+    /// A folder that every host has, and that nothing in a jail is taken from.
+    private static let memoryPlace = "/proc"
+
+    package init(_ plan: JailPlan, clock: any HostClock) {
+        self.plan = plan
+        startNanoseconds = clock.monotonicNanoseconds()
+        startProcessorMicroseconds = SoleThread.processorMicroseconds
+    }
+
+    /// Becomes the program in the jail; what returns is the command that stays outside, with its
+    /// exit status. The calling process must have one thread.
+    package func run() throws -> Int32 {
+        SoleThread.closeDescriptors(keeping: plan.descriptors)
+        let root = try prepareRoot()
+        try enterNetwork()
+        for (limit, value) in plan.limits { try SoleThread.set(limit, value) }
+        try plan.groups?.join(program: plan.program, id: plan.id)
+        let null = plan.isDaemon ? try FileDescriptor.open("/dev/null", .readWrite) : nil
+        let faultMinor = Self.faultDeviceMinor()
+        try separate()
+        try furnish(root, faultMinor: faultMinor)
+        return try start(null)
+    }
+
+    // MARK: the root
+
+    private func prepareRoot() throws -> String {
+        guard let folder = plan.folder else { return Self.memoryPlace }
+        try FileTree.makeFolders(folder)
+        if FileTree.kind(folder + notePath) != nil { throw taken("it is there") }
+        if !plan.isRootless { try copyProgram(into: folder) }
+        return folder
+    }
+
+    /// A copy shares no page of memory with other jails.
+    private func copyProgram(into folder: String) throws {
+        let path = "\(folder)/\(plan.program)"
+        try FileTree.copy(plan.executable, to: path, mode: 0o755)
+        try FileTree.give(path, user: plan.user, group: plan.group)
+    }
+
+    private func enterNetwork() throws {
+        guard case .named(let path) = plan.network else { return }
+        try Namespaces.enter(path, .networks)
+    }
+
+    /// Of `/dev/userfaultfd`, whose number is each boot's own; nil where the kernel has none.
+    private static func faultDeviceMinor() -> UInt32? {
+        let devices = (try? FileTree.text("/proc/misc")) ?? ""
+        for line in devices.split(separator: "\n") {
+            let words = line.split(separator: " ")
+            if words.count == 2, words[1] == "userfaultfd" { return UInt32(words[0]) }
+        }
+        return nil
+    }
+
+    /// Namespaces, and mounts that the host does not see.
+    private func separate() throws {
+        var own: Namespaces = [.mounts]
+        if plan.network == .own { own.insert(.networks) }
+        if plan.isRootless {
+            own.formUnion([.messages, .hostName])
+            try Namespaces.makeUsers(user: plan.user, group: plan.group, with: own)
+        } else {
+            try Namespaces.make(own)
+        }
+        try MountTree.detach()
+    }
+
+    private func furnish(_ root: String, faultMinor: UInt32?) throws {
+        switch plan.root {
+        case .folder: try MountTree.bind(root, at: root, [.noOtherUser])
+        case .memory: try MountTree.mountMemory(at: root, byteCount: Self.memoryByteCount)
+        }
+        if plan.root == .memory || plan.isRootless {
+            try expose(
+                plan.executable, as: "/\(plan.program)", in: root,
+                [.noWriting, .noOtherUser, .noDevices])
+        }
+        for exposure in plan.exposures {
+            var limits: MountTree.Limits = [.noOtherUser, .noPrograms]
+            if !exposure.isWritable { limits.insert(.noWriting) }
+            let kind = FileTree.kind(exposure.path)
+            if kind != .characterDevice, kind != .blockDevice { limits.insert(.noDevices) }
+            try expose(exposure.path, as: exposure.path, in: root, limits)
+        }
+        try FileTree.makeFolders("\(root)/dev/net")
+        try FileTree.makeFolders("\(root)/run")
+        try FileTree.makeFolders(root + plan.workingFolder)
+        if plan.isRootless {
+            for device in ["/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/userfaultfd"] {
+                guard FileTree.kind(device) != nil else { continue }
+                try expose(device, as: device, in: root, [.noOtherUser, .noPrograms])
+            }
+        }
+        try MountTree.become(root)
+        if !plan.isRootless { try makeDevices(faultMinor) }
+        if plan.root == .memory { try MountTree.forbidWriting(at: "/") }
+        try MountTree.go(to: plan.workingFolder)
+    }
+
+    private func makeDevices(_ faultMinor: UInt32?) throws {
+        for folder in ["/", "/dev", "/dev/net", "/run"] {
+            try FileTree.setMode(folder, 0o700)
+            try FileTree.give(folder, user: plan.user, group: plan.group)
+        }
+        var devices: [(path: String, major: UInt32, minor: UInt32)] = [
+            ("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9),
+        ]
+        if let faultMinor { devices.append(("/dev/userfaultfd", 10, faultMinor)) }
+        for device in devices {
+            try FileTree.makeDevice(device.path, major: device.major, minor: device.minor)
+            try FileTree.give(device.path, user: plan.user, group: plan.group)
+        }
+    }
+
+    /// Has a file or folder of the host seen in the jail that is being furnished at `root`.
+    private func expose(
+        _ source: String, as name: String, in root: String, _ limits: MountTree.Limits
+    ) throws {
+        let target = root + name
+        if FileTree.kind(source) == .directory {
+            try FileTree.makeFolders(target)
+        } else {
+            let folder = target.prefix(upTo: target.lastIndex(of: "/") ?? target.startIndex)
+            try FileTree.makeFolders(String(folder))
+            try FileTree.makeFile(target)
+        }
+        try MountTree.bind(source, at: target, limits)
+    }
+
+    // MARK: the program
+
+    private func start(_ null: FileDescriptor?) throws -> Int32 {
+        if let null {
+            // Two steps: one to lead no group of processes and so be able to begin a session, one
+            // to lead none of that session, and so never to get a terminal.
+            if case .parent = try SoleThread.fork() { return 0 }
+            try SoleThread.beginSession()
+            if case .parent = try SoleThread.fork() { return 0 }
+            try SoleThread.setStandardStreams(null)
+        }
+        if plan.hasOwnProcesses { try Namespaces.make(.processes) }
+        if plan.hasOwnProcesses || plan.waits && !plan.isDaemon {
+            if plan.waits { SoleThread.holdSignals() }
+            if case .parent(let child) = try SoleThread.fork() {
+                try note(child)
+                return plan.waits && !plan.isDaemon ? SoleThread.wait(for: child) : 0
+            }
+            // The terminal goes on with the command that ended.
+            if !plan.waits, !plan.isDaemon { try SoleThread.beginSession() }
+        } else {
+            try note(ProcessIdentifier.current)
+        }
+        try SoleThread.become(user: plan.user, group: plan.group)
+        if plan.waits, !plan.isDaemon { SoleThread.endWithParent() }
+        try Privileges.forbidNew()
+        let words = [plan.program] + timing + plan.arguments
+        try SoleThread.execute("/\(plan.program)", words)
+    }
+
+    /// Leaves the program's number, as the host counts, in the jail. A file that is there belongs
+    /// to one that runs, or ran.
+    private func note(_ process: Int32) throws {
+        guard plan.root != .memory else { return }
+        let file: FileDescriptor
+        do throws(HostError) {
+            file = try FileDescriptor.open(
+                notePath, [.writeOnly, .create, .exclusive], mode: 0o644)
+        } catch {
+            throw taken(error.reason)
+        }
+        try file.writeWhole("\(process)", notePath)
+    }
+
+    private var notePath: String { "/\(plan.program).pid" }
+
+    private func taken(_ reason: String) -> ConfigurationProblem {
+        ConfigurationProblem(
+            option: "--id", value: plan.id,
+            reason: "its jail has or had a program: '\(plan.folder ?? "")\(notePath)': \(reason)")
+    }
+
+    /// What Firecracker takes besides its user's arguments. `swiftlet-vmm` is it under that name.
+    private var timing: [String] {
+        guard plan.program.hasPrefix("firecracker") else { return [] }
+        let used = SoleThread.processorMicroseconds
+        return [
+            "--id", plan.id,
+            "--start-time-us", "\(startNanoseconds / 1000)",
+            "--start-time-cpu-us", "\(startProcessorMicroseconds)",
+            "--parent-cpu-time-us", "\(used - min(used, startProcessorMicroseconds))",
+        ]
+    }
+}

@@ -1,0 +1,248 @@
+import Foundation
+import Testing
+
+/// Monitors in a root and in namespaces of their own.
+@Suite("Jail")
+struct JailTests {
+    private let scratch: Scratch
+    private let tool: String
+    private let monitor: String
+
+    init() throws {
+        scratch = try Scratch()
+        tool = try scratch.copy(Bed.setting("SWIFTLET_TOOL"))
+        monitor = try scratch.copy(Bed.monitor)
+    }
+
+    // MARK: what a jailed process is
+
+    /// The number of the process that is the first in its own namespace and runs the monitor.
+    private func jailed(_ id: String) throws -> Int? {
+        for name in try FileManager.default.contentsOfDirectory(atPath: "/proc") {
+            guard let number = Int(name),
+                let words = try? String(contentsOfFile: "/proc/\(name)/cmdline", encoding: .utf8),
+                words.contains(id), words.hasPrefix("swiftlet-vmm\0")
+            else { continue }
+            return number
+        }
+        return nil
+    }
+
+    private func field(_ name: String, of process: Int) throws -> [String] {
+        let text = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+        let line = text.split(separator: "\n").first { $0.hasPrefix(name + ":") }
+        return line?.split(whereSeparator: \.isWhitespace).dropFirst().map(String.init) ?? []
+    }
+
+    /// The devices of a jail, and `paths`, are all that the process can find by a path.
+    private func expectFiles(of process: Int, _ paths: [String]) throws {
+        let listing = try HostCommand.run(
+            "find", "/proc/\(process)/root/", "-mindepth", "1", "-printf", "%P\\n")
+        let found = Set(listing.split(separator: "\n").map(String.init))
+        let expected = withFolders(Self.devices + paths)
+        #expect(found.subtracting(expected) == [])
+        #expect(expected.subtracting(found) == [])
+    }
+
+    private func namespace(_ kind: String, of process: String) throws -> String {
+        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/\(kind)")
+    }
+
+    /// Each path and the folders that lead to it, without a slash in front.
+    private func withFolders(_ paths: [String]) -> Set<String> {
+        var all: Set<String> = []
+        for path in paths {
+            let parts = path.split(separator: "/")
+            for count in parts.indices { all.insert(parts[...count].joined(separator: "/")) }
+        }
+        return all
+    }
+
+    private static let devices =
+        ["/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/userfaultfd"]
+        .filter { FileManager.default.fileExists(atPath: $0) }
+
+    // MARK: tests
+
+    @Test("without rights, in one go: the monitor finds its machine's files, and nothing else")
+    func rootless() throws {
+        chmod(scratch.path, 0o777)
+        let base = try scratch.sparseFile("base", bytes: 4 << 20)
+        let overlay = scratch("overlay")
+        try HostCommand.run(
+            "qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay)
+        chmod(overlay, 0o666)
+        try FileManager.default.createDirectory(
+            atPath: scratch("sockets"), withIntermediateDirectories: false)
+        chmod(scratch("sockets"), 0o777)
+        var boot = Boot("say up; read line; dd if=/dev/zero of=/dev/vda bs=64k count=1; sync")
+        boot.options = [
+            "--disk", "path=\(overlay),image_type=qcow2,backing_files=on",
+            "--api-socket", scratch("sockets/api"),
+        ]
+        var words = try boot.arguments(scratch)
+        let kernel = try scratch.file("kernel", Data(contentsOf: URL(filePath: words[2])))
+        words[2] = kernel
+        let initramfs = words[4]
+        let run = [tool, "run", "--jail", "--exec-file", monitor] + words.dropFirst()
+        let guest = try Guest(RootlessNetworkTests.asNobody + run, in: scratch)
+        try guest.wait(for: "= up")
+
+        let process = try #require(try jailed(overlay))
+        try expectFiles(
+            of: process,
+            [
+                "/swiftlet-vmm", "/run", kernel, initramfs, base, overlay,
+                scratch("sockets/api"), scratch("sockets/api.lock"),
+                FileManager.default.currentDirectoryPath,
+            ])
+        #expect(try field("NSpid", of: process).last == "1")
+        #expect(try field("Uid", of: process).first == "65534")
+        #expect(try Set(field("CapEff", of: process)) == ["0000000000000000"])
+        #expect(try field("NoNewPrivs", of: process) == ["1"])
+        #expect(try field("Seccomp", of: process) == ["2"])
+        for kind in ["mnt", "pid", "net", "user", "ipc", "uts"] {
+            let own = try namespace(kind, of: "self")
+            #expect(try namespace(kind, of: "\(process)") != own, "\(kind)")
+        }
+        // The socket is where the user said, and answers.
+        let ping = try API(socket: scratch("sockets/api")).ask("GET", "vmm.ping", "")
+        #expect(ping.status == 200)
+
+        guest.type("go on\n")
+        try guest.finish()
+        try HostCommand.run("qemu-img", "check", "-q", overlay)
+        #expect(!scratch.exists("sockets/api"))
+    }
+
+    @Test("a signal to the command ends the machine, and its status is the command's")
+    func ends() throws {
+        let guest = try Guest(
+            [tool, "run", "--jail", "--exec-file", monitor]
+                + Boot("say up; sleep 1000")
+                .arguments(scratch).dropFirst(), in: scratch)
+        try guest.wait(for: "= up")
+        let process = try #require(try jailed(scratch.path))
+        guest.process.send(SIGTERM)
+        #expect(try guest.waitForExit() == 0)
+        try waitUntil("the monitor's end") {
+            !FileManager.default.fileExists(atPath: "/proc/\(process)")
+        }
+        let refused = try HostCommand(
+            [tool, "run", "--jail", "--exec-file", monitor, "--kernel", scratch("nothing")])
+        #expect(refused.status == 1)
+        #expect(refused.errors.contains("--kernel '\(scratch("nothing"))'"))
+        let passt = try HostCommand(
+            [
+                tool, "run", "--jail", "--exec-file", monitor, "--kernel", monitor, "--net",
+                "backend=user",
+            ])
+        #expect(passt.status == 1)
+        #expect(passt.errors.contains("backend=socket"))
+    }
+
+    @Test("as jailer, with Firecracker's options: root, user, groups, limits, a process alone")
+    func jailer() throws {
+        let name = "boot-\(UInt32.random(in: 0...UInt32.max))"
+        let jailer = scratch("jailer")
+        try FileManager.default.createSymbolicLink(atPath: jailer, withDestinationPath: tool)
+        let root = scratch("jails/swiftlet-vmm/\(name)/root")
+        try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
+        let boot = try Boot("say up; sleep 1000").arguments(scratch)
+        for (index, file) in [(2, "kernel"), (4, "initramfs")] {
+            try HostCommand.run("cp", boot[index], "\(root)/\(file)")
+            chmod("\(root)/\(file)", 0o644)
+        }
+        let words = [
+            jailer, "--id", name, "--exec-file", monitor, "--uid", "1234", "--gid", "4321",
+            "--chroot-base-dir", scratch("jails"), "--cgroup-version", "2", "--cgroup",
+            "pids.max=64",
+            "--resource-limit", "fsize=1000000", "--daemonize", "--new-pid-ns", "--",
+            "--kernel", "/kernel", "--initramfs", "/initramfs", "--memory", "size=256M",
+            "--cmdline", boot[6], "--serial", "file=/serial", "--console", "off",
+        ]
+        let start = try HostCommand(words)
+        #expect(start.status == 0, "\(start.errors)")
+        func output() -> String {
+            (try? String(contentsOfFile: root + "/serial", encoding: .utf8)) ?? ""
+        }
+        try waitUntil("the guest") { output().contains("= up") }
+
+        let note = try String(contentsOfFile: root + "/swiftlet-vmm.pid", encoding: .utf8)
+        let process = try #require(Int(note))
+        defer { kill(pid_t(process), SIGKILL) }
+        try expectFiles(
+            of: process,
+            [
+                "/swiftlet-vmm", "/swiftlet-vmm.pid", "/run", "/kernel", "/initramfs", "/serial",
+            ])
+        #expect(try Set(field("Uid", of: process)) == ["1234"])
+        #expect(try Set(field("Gid", of: process)) == ["4321"])
+        #expect(try field("Groups", of: process) == [])
+        #expect(try field("NSpid", of: process) == [note, "1"])
+        #expect(try field("NoNewPrivs", of: process) == ["1"])
+        let limits = try String(contentsOfFile: "/proc/\(process)/limits", encoding: .utf8)
+        #expect(limits.contains(/Max open files +2048 +2048/))
+        #expect(limits.contains(/Max file size +1000000 +1000000/))
+        let group = try String(contentsOfFile: "/proc/\(process)/cgroup", encoding: .utf8)
+        #expect(group == "0::/swiftlet-vmm/\(name)\n")
+        let bound = "/sys/fs/cgroup/swiftlet-vmm/\(name)/pids.max"
+        #expect(try String(contentsOfFile: bound, encoding: .utf8) == "64\n")
+        let mounts = try String(contentsOfFile: "/proc/\(process)/mountinfo", encoding: .utf8)
+        #expect(mounts.split(separator: "\n").count == 1, "\(mounts)")
+        let environment = try Data(contentsOf: URL(filePath: "/proc/\(process)/environ"))
+        #expect(environment.isEmpty)
+        #expect(
+            try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/fd/0")
+                == "/dev/null")
+
+        let again = try HostCommand(words)
+        #expect(again.errors.contains("--id '\(name)'"), "\(again.errors)")
+        kill(pid_t(process), SIGTERM)
+        try waitUntil("the monitor's end") {
+            !FileManager.default.fileExists(atPath: "/proc/\(process)")
+        }
+    }
+
+    @Test("a jail that cannot be is refused with a sentence")
+    func mistakes() throws {
+        let linked = scratch("linked")
+        try FileManager.default.createDirectory(
+            atPath: scratch("jails/swiftlet-vmm/links/root"), withIntermediateDirectories: true)
+        let victim = try scratch.file("victim", "kept")
+        let copy = scratch("jails/swiftlet-vmm/links/root/swiftlet-vmm")
+        try FileManager.default.createSymbolicLink(
+            atPath: linked, withDestinationPath: scratch.path)
+        func expect(_ mentioned: String, _ words: String..., id: String = "one") throws {
+            let common = [
+                tool, "jail", "--id", id, "--exec-file", monitor, "--chroot-base-dir",
+                scratch("jails"), "--uid", "1234", "--gid", "1234",
+            ]
+            let result = try HostCommand(common + words)
+            #expect(result.status == 1 && result.errors.contains(mentioned), "\(words): \(result)")
+            #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
+        }
+        try expect("--id 'a/b'", id: "a/b")
+        try expect("--id", id: String(repeating: "a", count: 65))
+        try expect("--exec-file '/nothing'", "--exec-file", "/nothing")
+        try expect("--exec-file '\(linked)'", "--exec-file", linked)
+        try expect("--cgroup 'cpu'", "--cgroup", "cpu")
+        try expect("--cgroup '../cpu.max=1'", "--cgroup", "../cpu.max=1")
+        try expect("--parent-cgroup '../up'", "--cgroup", "cpu.max=1", "--parent-cgroup", "../up")
+        try expect("--cgroup-version", "--cgroup-version", "3")
+        try expect("--resource-limit 'no-file'", "--resource-limit", "no-file")
+        try expect("--uid", "--uid", "-1")
+        try expect("/nothing", "--netns", "/nothing")
+        try expect("/etc/hostname", "--netns", "/etc/hostname")
+        try expect("--expose 'etc'", "--expose", "etc")
+        try expect("pids.nothing", "--cgroup-version", "2", "--cgroup", "pids.nothing=1")
+
+        // What others put where the program's copy goes is neither followed nor overwritten.
+        try FileManager.default.createSymbolicLink(atPath: copy, withDestinationPath: victim)
+        try expect(copy, id: "links")
+        try FileManager.default.removeItem(atPath: copy)
+        try FileManager.default.linkItem(atPath: victim, toPath: copy)
+        try expect(copy, id: "links")
+        #expect(try scratch.text("victim") == "kept")
+    }
+}
