@@ -138,7 +138,7 @@ struct MachineBuilder {
                 cpuid: policy.entries(supported: supported, apicID: id),
                 registers: index == 0 ? registers : nil,
                 needsX2APIC: outline.needsExtendedAPICIDs)
-            return VirtualCPU(cpu, surroundings)
+            return VirtualCPU(cpu, hasOwnCore: outline.coreScheduling == .processor, surroundings)
         }
     }
 }

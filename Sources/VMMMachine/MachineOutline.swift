@@ -18,6 +18,7 @@ package struct MachineOutline: Sendable {
     package let maximumVCPUs: Int
     package let topology: CPUTopology
     package let allowsNesting: Bool
+    package let coreScheduling: CPUSpec.CoreScheduling
     package let layout: GuestMemoryLayout
     package let usesHugePages: Bool
     /// In catalogue order, which is the order of PCI places.

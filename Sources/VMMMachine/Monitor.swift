@@ -127,6 +127,10 @@ package final class Monitor {
         let machine = try open(&configuration)
         booted = machine
         events?.tell(.vm, .booting)
+        // Of all threads that there are, and of those that they start.
+        if configuration.cpus.coreScheduling ?? .machine == .machine {
+            Privileges.claimCores(forProcess: true)
+        }
         do {
             try machine.begin(notify: reporter())
             try sandbox?.confineControl(configuration, machine)

@@ -35,19 +35,23 @@ final class VirtualCPU: Sendable {
     }
 
     let cpu: KVMVirtualCPU
+    private let hasOwnCore: Bool
     private let surroundings: Surroundings
     private let command = Atomic<Command>(.run)
     private let thread = Mutex<HostThread?>(nil)
 
-    init(_ cpu: KVMVirtualCPU, _ surroundings: Surroundings) {
+    init(_ cpu: KVMVirtualCPU, hasOwnCore: Bool, _ surroundings: Surroundings) {
         self.cpu = cpu
+        self.hasOwnCore = hasOwnCore
         self.surroundings = surroundings
     }
 
     /// Starts the thread; the vCPU runs at once, for the first time or on from where it stopped.
     func start() throws(HostError) {
         command.store(.run, ordering: .sequentiallyConsistent)
-        let started = try HostThread(name: "vcpu\(cpu.id)", role: .processor) { [self] in run() }
+        let started = try HostThread(
+            name: "vcpu\(cpu.id)", role: .processor, hasOwnCore: hasOwnCore
+        ) { [self] in run() }
         thread.withLock { $0 = started }
     }
 

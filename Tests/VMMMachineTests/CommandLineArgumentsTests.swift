@@ -20,7 +20,7 @@ struct CommandLineArgumentsTests {
     func machineOptions() throws {
         let arguments = try CommandLineArguments([
             "--kernel", "/k", "--initramfs", "/i", "--cmdline", "console=ttyS0 root=/dev/vda",
-            "--cpus", "boot=2,max=4,max_phys_bits=40,nested=off", "--memory", "size=1G,thp=off",
+            "--cpus", "boot=2,max=4,max_phys_bits=40,nested=off,core_scheduling=vcpu", "--memory", "size=1G,thp=off",
             "--log-file", "/l",
         ])
         let configuration = arguments.configuration
@@ -29,6 +29,7 @@ struct CommandLineArgumentsTests {
         #expect(configuration.cpus.boot == 2 && configuration.cpus.maximum == 4)
         #expect(configuration.cpus.maximumPhysicalBits == 40)
         #expect(configuration.cpus.allowsNesting == false)
+        #expect(configuration.cpus.coreScheduling == .processor)
         #expect(configuration.memory.byteCount == 1 << 30)
         #expect(configuration.memory.usesHugePages == false)
         #expect(arguments.logFile == "/l")
@@ -125,7 +126,7 @@ struct CommandLineArgumentsTests {
             (
                 "--cpus sockets=1",
                 "--cpus 'sockets': unknown key; known are boot, max, "
-                    + "max_phys_bits, nested"
+                    + "max_phys_bits, nested, core_scheduling"
             ),
             (
                 "--memory size=1T",

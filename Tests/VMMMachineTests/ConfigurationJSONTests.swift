@@ -24,7 +24,7 @@ struct ConfigurationJSONTests {
     /// Every member that there is, each with a value of its own.
     private static let whole = """
         {"payload":{"kernel":"/k","cmdline":"console=hvc0 a=\\"b,c\\"","initramfs":"/i"},
-        "cpus":{"boot_vcpus":2,"max_vcpus":4,"max_phys_bits":40,"nested":false},
+        "cpus":{"boot_vcpus":2,"max_vcpus":4,"max_phys_bits":40,"nested":false,"core_scheduling":"Vcpu"},
         "memory":{"size":1073741824,"thp":false},
         "platform":{"transport":"pci","ring":"packed"},
         "rate_limit_groups":[{"rate_limiter_config":{"bandwidth":{"size":1,"refill_time":2,

@@ -13,26 +13,33 @@ package final class HostThread: @unchecked Sendable {
     private final class Start {
         let name: String
         let role: ThreadRole
+        let hasOwnCore: Bool
         let body: @Sendable () -> Void
 
-        init(name: String, role: ThreadRole, body: @escaping @Sendable () -> Void) {
+        init(
+            name: String, role: ThreadRole, hasOwnCore: Bool, body: @escaping @Sendable () -> Void
+        ) {
             self.name = name
             self.role = role
+            self.hasOwnCore = hasOwnCore
             self.body = body
         }
     }
 
     /// Starts the thread, which confines itself by its role before it calls `body`. `name` shows in
-    /// `ps` and the log, cut to 15 bytes by the kernel.
+    /// `ps` and the log, cut to 15 bytes by the kernel. With `hasOwnCore` no other thread runs on
+    /// the same core at the same time, where the kernel can see to it.
     package init(
-        name: String, role: ThreadRole, body: @escaping @Sendable () -> Void
+        name: String, role: ThreadRole, hasOwnCore: Bool = false,
+        body: @escaping @Sendable () -> Void
     ) throws(HostError) {
         var attributes = pthread_attr_t()
         unsafe pthread_attr_init(&attributes)
         // 256 KiB: our deepest stack is a few KiB, and only touched pages count.
         unsafe pthread_attr_setstacksize(&attributes, 256 << 10)
         defer { unsafe pthread_attr_destroy(&attributes) }
-        let start = unsafe Unmanaged.passRetained(Start(name: name, role: role, body: body))
+        let start = unsafe Unmanaged.passRetained(
+            Start(name: name, role: role, hasOwnCore: hasOwnCore, body: body))
         let code = unsafe pthread_create(
             &handle, &attributes,
             { argument in
@@ -40,6 +47,7 @@ package final class HostThread: @unchecked Sendable {
                 guard let argument = unsafe argument else { return nil }
                 let start = unsafe Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
                 unsafe _ = vmm_set_thread_name(start.name)
+                if start.hasOwnCore { Privileges.claimCores(forProcess: false) }
                 Confinement.apply(start.role)
                 start.body()
                 return nil

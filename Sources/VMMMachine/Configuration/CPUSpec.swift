@@ -17,6 +17,11 @@ package struct CPUSpec: Decodable, Sendable {
                 "max_phys_bits", "<n>", "width of guest-physical addresses at most", default: "46"
             ).within(addressBits),
             OptionField("nested", "on|off", "the guest may run virtual machines", default: "on"),
+            OptionField(
+                "core_scheduling", "vm|vcpu|off",
+                "who shares a core's hyperthreads: the machine's threads alone, or no vCPU",
+                default: CoreScheduling.machine.rawValue,
+                json: (nil, .choice([("vm", "Vm"), ("vcpu", "Vcpu"), ("off", "Off")]))),
         ]
     }
 
@@ -30,6 +35,17 @@ package struct CPUSpec: Decodable, Sendable {
     package var maximum: UInt32? = nil
     package var maximumPhysicalBits: UInt8? = nil
     package var allowsNesting: Bool? = nil
+    package var coreScheduling: CoreScheduling? = nil
+
+    /// What the kernel may run side by side on the hyperthreads of one core, which see much of each
+    /// other's work. Without hyperthreads there is nothing to choose.
+    package enum CoreScheduling: String, OptionChoice, Decodable, Sendable {
+        /// The monitor's own threads.
+        case machine = "vm"
+        /// Each vCPU has a core to itself.
+        case processor = "vcpu"
+        case off
+    }
 
     package init() {}
 
@@ -38,6 +54,7 @@ package struct CPUSpec: Decodable, Sendable {
         case maximum = "max"
         case maximumPhysicalBits = "max_phys_bits"
         case allowsNesting = "nested"
+        case coreScheduling = "core_scheduling"
     }
 
     /// `hostMaximum`: the most vCPUs that KVM gives one machine here.

@@ -127,7 +127,8 @@ package struct MachineConfiguration: Sendable {
         return MachineOutline(
             kernel: kernel, initramfs: initramfs, commandLine: commandLine,
             bootVCPUs: Int(boot), maximumVCPUs: Int(cpus.maximum ?? boot), topology: topology,
-            allowsNesting: cpus.allowsNesting ?? true, layout: layout,
+            allowsNesting: cpus.allowsNesting ?? true,
+            coreScheduling: cpus.coreScheduling ?? .machine, layout: layout,
             usesHugePages: memory.usesHugePages ?? true, devices: outlined,
             rateLimitGroups: rateLimitGroups, transport: platform.transport ?? .pci,
             segments: segments, ring: platform.ring ?? .split)
