@@ -20,7 +20,8 @@ struct CommandLineArgumentsTests {
     func machineOptions() throws {
         let arguments = try CommandLineArguments([
             "--kernel", "/k", "--initramfs", "/i", "--cmdline", "console=ttyS0 root=/dev/vda",
-            "--cpus", "boot=2,max=4,max_phys_bits=40,nested=off,core_scheduling=vcpu", "--memory", "size=1G,thp=off",
+            "--cpus", "boot=2,max=4,max_phys_bits=40,nested=off,core_scheduling=vcpu", "--memory",
+            "size=1G,thp=off",
             "--log-file", "/l",
         ])
         let configuration = arguments.configuration
