@@ -19,7 +19,7 @@ enum MMIOTarget: FuzzTarget {
     static func seeds() -> [[UInt8]] {
         let start = [DriverStep.start.rawValue, 0, 4, 0]
         let write = [DriverStep.write.rawValue] + FuzzInput.bytes(UInt16(0x70)) + [2]
-        return [
+        return [0, 2, 4, 6].map { [$0] + start + [DriverStep.ring.rawValue, 0] } + [
             start + [
                 DriverStep.ring.rawValue, 0, DriverStep.settle.rawValue, DriverStep.status.rawValue,
                 0,
@@ -31,9 +31,7 @@ enum MMIOTarget: FuzzTarget {
     static func run(_ input: FuzzInput) {
         var input = input
         do {
-            let features = Feature.ring | (input.next(UInt8.self) & 1 == 0 ? 0 : Feature.packedRing)
-            let rig = try TransportRig(
-                try VirtIOEntropy(id: "fuzz"), .mmio, features: features)
+            let rig = try RigDevice.make(from: &input, on: .mmio)
             defer { rig.end() }
             for _ in 0..<stepLimit where !input.isEmpty { DriverStep.take(from: &input, rig) }
             precondition(rig.revival().isEmpty, "a device works again after a reset")

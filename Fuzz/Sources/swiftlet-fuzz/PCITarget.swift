@@ -41,9 +41,7 @@ enum PCITarget: FuzzTarget {
     static func run(_ input: FuzzInput) {
         var input = input
         do {
-            let features = Feature.ring | (input.next(UInt8.self) & 1 == 0 ? 0 : Feature.packedRing)
-            let rig = try TransportRig(
-                try VirtIOEntropy(id: "fuzz"), .pci, features: features)
+            let rig = try RigDevice.make(from: &input, on: .pci)
             defer { rig.end() }
             guard let function = rig.function else { return }
             let root = PCIRoot()
