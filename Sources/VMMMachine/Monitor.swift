@@ -339,8 +339,12 @@ package final class Monitor {
     }
 
     private func forget(_ removed: [PluggedDevice]) {
+        guard !removed.isEmpty else { return }
+        for device in removed { _ = configuration?.removeDevice(device.id) }
+        // Who hears of it may use again what it had: the descriptors that came for it are in what
+        // is published, too.
+        publish()
         for device in removed {
-            _ = configuration?.removeDevice(device.id)
             events?.tell(
                 .vm, .deviceRemoved, [("id", device.id), ("bdf", device.address.description)])
         }
