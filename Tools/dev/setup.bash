@@ -18,6 +18,7 @@ readonly packages=(
     'binutils:/usr/bin/strip'
     'busybox-static:/bin/busybox'
     'cpio:/usr/bin/cpio'
+    'curl:/usr/bin/curl'
     'e2fsprogs:/sbin/mke2fs'
     'ethtool:/sbin/ethtool'
     'fio:/usr/bin/fio'
