@@ -25,7 +25,7 @@ package final class DatagramBackend: FrameBackend {
     private var offloads: TapInterface.Offloads = []
     /// Frames that were lost on the way out, had no room in the guest's buffers, were none, or ask
     /// of the driver what it does not do.
-    package private(set) var droppedCount: UInt64 = 0
+    package let losses = FrameLosses()
     package var linkChanged: (() -> Void)?
 
     /// Receives at `localPath` and sends to `path`. `loop` is the device's.
@@ -95,5 +95,5 @@ package final class DatagramBackend: FrameBackend {
 
     package func finish() { socket.removeFile() }
 
-    private func drop() { droppedCount &+= 1 }
+    private func drop() { losses.add() }
 }

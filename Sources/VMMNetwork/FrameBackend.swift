@@ -1,3 +1,4 @@
+import VMMBase
 import VMMHost
 
 /// Where a network device's frames go to and come from. Frames carry the 12-byte header of
@@ -18,6 +19,8 @@ package protocol FrameBackend: AnyObject {
     func setEnabled(_ isEnabled: Bool)
     /// Frames may be left unfinished in either direction; else no offload may be offered.
     var offersOffloads: Bool { get }
+    /// What it could not take or deliver.
+    var losses: FrameLosses { get }
     /// There is somebody at the far end.
     var isLinkUp: Bool { get }
     /// Set by the device: to be called when `isLinkUp` has changed.
@@ -32,8 +35,22 @@ package protocol FrameBackend: AnyObject {
     func finish()
 }
 
+/// How many frames a backend has dropped, in either direction: written by its thread alone, read by
+/// any.
+package final class FrameLosses: Sendable {
+    private let counter = Counter()
+    /// Of a wire that loses nothing.
+    package static let none = FrameLosses()
+
+    package init() {}
+
+    package var count: UInt64 { counter.current }
+    func add() { counter.add() }
+}
+
 // What suits a wire that is always there and takes each frame at once.
 extension FrameBackend {
+    package var losses: FrameLosses { .none }
     package func flush() {}
     package func setEnabled(_ isEnabled: Bool) {}
     package func setOffloads(_ offloads: TapInterface.Offloads) {}
@@ -53,6 +70,7 @@ package final class TapBackend: FrameBackend {
     private let tap: TapInterface
     private let queue: FileDescriptor
     private var isEnabled = true
+    package let losses = FrameLosses()
     package var descriptor: FileDescriptor? { queue }
 
     /// One backend for each queue of the tap.
@@ -67,7 +85,7 @@ package final class TapBackend: FrameBackend {
 
     package func send(_ frame: GuestVector) {
         // Whatever fails here (link down, queue full), a wire would have lost the frame too.
-        _ = queue.write(frame)
+        guard case .moved = queue.write(frame) else { return losses.add() }
     }
 
     package func receive(into room: GuestVector) -> Int? {

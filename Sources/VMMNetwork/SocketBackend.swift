@@ -40,7 +40,7 @@ package final class SocketBackend: FrameBackend {
     private var offloads: TapInterface.Offloads = []
     /// Frames that were lost on the way out, had no room in the guest's buffers, or have a header
     /// that is none or asks of the driver what it does not do.
-    package private(set) var droppedCount: UInt64 = 0
+    package let losses = FrameLosses()
     package var linkChanged: (() -> Void)?
 
     /// Serves on `loop` from `attach` on. `connection` is the peer that there is already. `name` is
@@ -220,7 +220,7 @@ package final class SocketBackend: FrameBackend {
             to: waits ? [.readable, .writable, .edgeTriggered] : [.readable, .edgeTriggered])
     }
 
-    private func drop() { droppedCount &+= 1 }
+    private func drop() { losses.add() }
 
     // MARK: peer to guest
 

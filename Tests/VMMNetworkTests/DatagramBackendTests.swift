@@ -41,7 +41,7 @@ struct DatagramBackendTests {
         #expect(peer.descriptor.receive(into: &bytes, 0..<100) == .moved(60))
         #expect(Array(bytes.prefix(60)) == frame)
         #expect(peer.descriptor.receive(into: &bytes, 0..<100) == .wouldBlock)
-        #expect(backend.droppedCount == 2)
+        #expect(backend.losses.count == 2)
 
         try UnixSocket.connect(peer.descriptor, to: base + "-ours")
         peer.descriptor.sendAll(frame)
@@ -61,7 +61,7 @@ struct DatagramBackendTests {
         }
         peer.descriptor.sendAll(NetworkFixture.frame(60))
         #expect(backend.receive(into: fixture.room(1530)) == 72)
-        #expect(backend.droppedCount == 3)
+        #expect(backend.losses.count == 3)
     }
 
     @Test("with headers a datagram has one; what the driver cannot take is dropped")
@@ -82,7 +82,7 @@ struct DatagramBackendTests {
         let taken = backend.receive(into: room)
         let isReceived = NetworkFixture.contents(room, 3012) == frame
         #expect(isSent)
-        #expect(refused == nil && backend.droppedCount == 1)
+        #expect(refused == nil && backend.losses.count == 1)
         #expect(taken == 3012)
         #expect(isReceived)
     }

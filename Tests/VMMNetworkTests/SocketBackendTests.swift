@@ -57,7 +57,7 @@ struct SocketBackendTests {
         backend.send(fixture.vector(Array(repeating: 0, count: count)))
         backend.flush()
         #expect(peer.receiveAll().isEmpty)
-        #expect(backend.droppedCount == 1)
+        #expect(backend.losses.count == 1)
     }
 
     @Test("a peer that does not read loses frames, and gets whole ones when it does")
@@ -72,13 +72,13 @@ struct SocketBackendTests {
             backend.send(vector)
             backend.flush()
         }
-        #expect(backend.droppedCount > 0)
+        #expect(backend.losses.count > 0)
         var received: [UInt8] = []
         for _ in 0..<100 {
             received += peer.receiveAll()
             try loop.turn()
         }
-        let count = 2000 - Int(backend.droppedCount)
+        let count = 2000 - Int(backend.losses.count)
         let expected = Array(repeating: NetworkFixture.record(frame), count: count)
         let isSame = received == expected.flatMap { $0 }
         #expect(isSame)
@@ -98,9 +98,9 @@ struct SocketBackendTests {
             _ = copy.append(memory)
             copy.truncate(to: UInt64(frame.count + 12))
             copy.copyIn(NetworkFixture.header + frame)
-            let before = backend.droppedCount
+            let before = backend.losses.count
             backend.send(copy)
-            if backend.droppedCount == before { sent += NetworkFixture.record(frame) }
+            if backend.losses.count == before { sent += NetworkFixture.record(frame) }
             // Then the peer sleeps for a while.
             if number < 20, number % 4 == 0 {
                 backend.flush()
@@ -114,7 +114,7 @@ struct SocketBackendTests {
         }
         let isSame = received == sent
         #expect(isSame)
-        #expect(backend.droppedCount > 0 && backend.droppedCount < 40)
+        #expect(backend.losses.count > 0 && backend.losses.count < 40)
     }
 
     @Test("frames that come in are announced once and taken one by one")
@@ -140,7 +140,7 @@ struct SocketBackendTests {
         peer.sendAll(frames.flatMap(NetworkFixture.record))
         let room = fixture.room(1530)
         #expect(backend.receive(into: room) == 112)
-        #expect(backend.droppedCount == 1)
+        #expect(backend.losses.count == 1)
     }
 
     @Test("nonsense ends the connection and the link", arguments: [0, 13, 65_554] as [UInt32])
@@ -246,7 +246,7 @@ struct SocketBackendTests {
             }
         }
         #expect(wrong == 0 && count == frames.count, "seed \(seed)")
-        #expect(backend.droppedCount == 0)
+        #expect(backend.losses.count == 0)
     }
 
     @Test("a large frame that finds little room, or lies, is dropped, and the next one comes")
@@ -256,13 +256,13 @@ struct SocketBackendTests {
         let body = NetworkFixture.frame(20_000)
         peer.sendAll(NetworkFixture.record(NetworkFixture.tcpHeader() + body))
         let small = fixture.room(1530)
-        let isDropped = backend.receive(into: small) == nil && backend.droppedCount == 1
+        let isDropped = backend.receive(into: small) == nil && backend.losses.count == 1
         peer.sendAll(NetworkFixture.record(NetworkFixture.tcpHeader(segment: 0) + body))
         peer.sendAll(NetworkFixture.record(NetworkFixture.tcpHeader() + body))
         let room = fixture.room(65_562)
         #expect(isDropped)
         #expect(backend.receive(into: room) == 20_012)
-        #expect(backend.droppedCount == 2)
+        #expect(backend.losses.count == 2)
     }
 
     @Test("frames that the driver cannot take, and headers that make no sense, are dropped")
@@ -278,7 +278,7 @@ struct SocketBackendTests {
         let room = fixture.room(1530)
         #expect(backend.receive(into: room) == 72)
         #expect(NetworkFixture.contents(room, 72) == sound + body)
-        #expect(backend.droppedCount == 2)
+        #expect(backend.losses.count == 2)
         #expect(backend.isLinkUp)
     }
 
@@ -287,7 +287,7 @@ struct SocketBackendTests {
         let backend = try server()
         backend.send(fixture.vector(NetworkFixture.header + NetworkFixture.frame(60)))
         backend.flush()
-        #expect(backend.droppedCount == 1)
+        #expect(backend.losses.count == 1)
         #expect(backend.receive(into: fixture.room(1530)) == nil)
     }
 }

@@ -6,6 +6,8 @@ package struct NetworkStatistics: Equatable, Sendable {
     package var receivedBytes: UInt64 = 0
     package var sentFrames: UInt64 = 0
     package var sentBytes: UInt64 = 0
+    /// By what carries the frames, in either direction.
+    package var droppedFrames: UInt64 = 0
 }
 
 /// Frames and their bytes, without the virtio header, in one direction of one pair of queues:

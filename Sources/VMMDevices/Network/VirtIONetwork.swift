@@ -94,10 +94,13 @@ package final class VirtIONetwork: VirtIODevice {
 
     /// Of all pairs, since the device was made. Any thread.
     package var statistics: NetworkStatistics {
-        NetworkHandle(received: received, sent: sent).statistics
+        networkHandle.statistics
     }
 
-    package var handle: (any DeviceHandle)? { NetworkHandle(received: received, sent: sent) }
+    package var handle: (any DeviceHandle)? { networkHandle }
+    private var networkHandle: NetworkHandle {
+        NetworkHandle(received: received, sent: sent, losses: backends.map(\.losses))
+    }
 
     /// A link that is up again may lead elsewhere: the driver is asked to tell the network where it
     /// is now (5.1.6.5.4).
