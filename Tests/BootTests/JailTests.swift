@@ -244,5 +244,15 @@ struct JailTests {
         try FileManager.default.linkItem(atPath: victim, toPath: copy)
         try expect(copy, id: "links")
         #expect(try scratch.text("victim") == "kept")
+        try FileManager.default.removeItem(atPath: copy)
+
+        // Nor do folders lead out: who was in the jail before owns them.
+        let outside = scratch("outside")
+        try FileManager.default.createDirectory(
+            atPath: outside, withIntermediateDirectories: false)
+        try FileManager.default.createSymbolicLink(
+            atPath: scratch("jails/swiftlet-vmm/links/root/dev"), withDestinationPath: outside)
+        try expect("/dev", "--expose", "/dev/null", id: "links")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: outside) == [])
     }
 }

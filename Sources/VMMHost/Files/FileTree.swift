@@ -55,7 +55,9 @@ package enum FileTree {
 
     /// Copies a file's bytes. What has the name must be a file of one name, and no link: a jail may
     /// be furnished by others, and what they link to is not ours to write.
-    package static func copy(_ source: String, to path: String, mode: UInt32) throws(HostError) {
+    package static func copy(
+        _ source: String, to path: String, mode: UInt32, user: UInt32, group: UInt32
+    ) throws(HostError) {
         let input = try FileDescriptor.open(source, .readOnly)
         let raw = unsafe vmm_open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode)
         guard raw >= 0 else { throw .last("open", path) }
@@ -73,7 +75,10 @@ package enum FileTree {
             guard moved > 0 else { throw .last("copy", source) }
             copied += UInt64(moved)
         }
-        guard fchmod(raw, mode) == 0 else { throw .last("set the mode of", path) }
+        // By the descriptor: the name may be another file's by now.
+        guard fchmod(raw, mode) == 0, fchown(raw, user, group) == 0 else {
+            throw .last("give away", path)
+        }
     }
 
     /// All of a small file, such as the kernel's own.

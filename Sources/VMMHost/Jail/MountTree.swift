@@ -61,11 +61,19 @@ package enum MountTree {
         }
     }
 
-    /// Makes the mount at `path` all that the process can see.
-    package static func become(_ path: String) throws(HostError) {
+    /// Makes the mount at `path` the root. Until `leaveHost`, names without a leading slash begin
+    /// at the old one.
+    package static func enter(_ path: String) throws(HostError) {
+        let host = try FileDescriptor.named("/")
         try go(to: path)
         // The old root is put over the new one, and taken from there: no folder is needed for it.
         guard unsafe vmm_pivot_root(".", ".") == 0 else { throw .last("change the root to", path) }
+        guard fchdir(host.rawValue) == 0 else { throw .last("go into", "/") }
+    }
+
+    /// Gives up what is left of the old root.
+    package static func leaveHost() throws(HostError) {
+        try go(to: "/")
         guard unsafe vmm_unmount_lazily(".") == 0 else { throw .last("leave the host's files") }
         try go(to: "/")
     }

@@ -48,8 +48,8 @@ package struct Jail {
     /// A copy shares no page of memory with other jails.
     private func copyProgram(into folder: String) throws {
         let path = "\(folder)/\(plan.program)"
-        try FileTree.copy(plan.executable, to: path, mode: 0o755)
-        try FileTree.give(path, user: plan.user, group: plan.group)
+        try FileTree.copy(
+            plan.executable, to: path, mode: 0o755, user: plan.user, group: plan.group)
     }
 
     private func enterNetwork() throws {
@@ -80,37 +80,30 @@ package struct Jail {
         try MountTree.detach()
     }
 
+    /// All names in the jail are looked up from inside: who was in it before may have put links
+    /// there, and they lead nowhere else then.
     private func furnish(_ root: String, faultMinor: UInt32?) throws {
+        var sights = try plan.exposures.map { try Sight($0) }
+        if plan.root == .memory || plan.isRootless {
+            sights.append(Sight(program: plan.executable, as: "/\(plan.program)"))
+        }
+        if plan.isRootless { sights += try Self.devices.compactMap { try Sight(device: $0) } }
         switch plan.root {
         case .folder: try MountTree.bind(root, at: root, [.noOtherUser])
         case .memory: try MountTree.mountMemory(at: root, byteCount: Self.memoryByteCount)
         }
-        if plan.root == .memory || plan.isRootless {
-            try expose(
-                plan.executable, as: "/\(plan.program)", in: root,
-                [.noWriting, .noOtherUser, .noDevices])
-        }
-        for exposure in plan.exposures {
-            var limits: MountTree.Limits = [.noOtherUser, .noPrograms]
-            if !exposure.isWritable { limits.insert(.noWriting) }
-            let kind = FileTree.kind(exposure.path)
-            if kind != .characterDevice, kind != .blockDevice { limits.insert(.noDevices) }
-            try expose(exposure.path, as: exposure.path, in: root, limits)
-        }
-        try FileTree.makeFolders("\(root)/dev/net")
-        try FileTree.makeFolders("\(root)/run")
-        try FileTree.makeFolders(root + plan.workingFolder)
-        if plan.isRootless {
-            for device in ["/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/userfaultfd"] {
-                guard FileTree.kind(device) != nil else { continue }
-                try expose(device, as: device, in: root, [.noOtherUser, .noPrograms])
-            }
-        }
-        try MountTree.become(root)
+        try MountTree.enter(root)
+        for sight in sights { try sight.show() }
+        try MountTree.leaveHost()
+        for folder in ["/dev/net", "/run", plan.workingFolder] { try FileTree.makeFolders(folder) }
         if !plan.isRootless { try makeDevices(faultMinor) }
         if plan.root == .memory { try MountTree.forbidWriting(at: "/") }
         try MountTree.go(to: plan.workingFolder)
     }
+
+    private static let devices = [
+        "/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/userfaultfd",
+    ]
 
     private func makeDevices(_ faultMinor: UInt32?) throws {
         for folder in ["/", "/dev", "/dev/net", "/run"] {
@@ -127,19 +120,50 @@ package struct Jail {
         }
     }
 
-    /// Has a file or folder of the host seen in the jail that is being furnished at `root`.
-    private func expose(
-        _ source: String, as name: String, in root: String, _ limits: MountTree.Limits
-    ) throws {
-        let target = root + name
-        if FileTree.kind(source) == .directory {
-            try FileTree.makeFolders(target)
-        } else {
-            let folder = target.prefix(upTo: target.lastIndex(of: "/") ?? target.startIndex)
-            try FileTree.makeFolders(String(folder))
-            try FileTree.makeFile(target)
+    /// Something of the host that is seen in the jail.
+    private struct Sight {
+        /// From the host's root, without links: they would be looked up in the jail.
+        private let source: String
+        private let name: String
+        private let isFolder: Bool
+        private let limits: MountTree.Limits
+
+        init(_ exposure: JailPlan.Exposure) throws(HostError) {
+            let path = try FileTree.canonical(exposure.path)
+            let kind = FileTree.kind(path)
+            source = "." + path
+            name = exposure.path
+            isFolder = kind == .directory
+            var limits: MountTree.Limits = [.noOtherUser, .noPrograms]
+            if !exposure.isWritable { limits.insert(.noWriting) }
+            if kind != .characterDevice, kind != .blockDevice { limits.insert(.noDevices) }
+            self.limits = limits
         }
-        try MountTree.bind(source, at: target, limits)
+
+        init(program path: String, as name: String) {
+            source = "." + path
+            self.name = name
+            isFolder = false
+            limits = [.noWriting, .noOtherUser, .noDevices]
+        }
+
+        /// Nil where the host has no such device.
+        init?(device: String) throws(HostError) {
+            guard FileTree.kind(device) != nil else { return nil }
+            try self.init(JailPlan.Exposure(device, isWritable: true))
+        }
+
+        /// Between `MountTree.enter` and `leaveHost`.
+        func show() throws(HostError) {
+            if isFolder {
+                try FileTree.makeFolders(name)
+            } else {
+                try FileTree.makeFolders(
+                    String(name[..<(name.lastIndex(of: "/") ?? name.startIndex)]))
+                try FileTree.makeFile(name)
+            }
+            try MountTree.bind(source, at: name, limits)
+        }
     }
 
     // MARK: the program
