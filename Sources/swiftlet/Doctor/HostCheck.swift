@@ -1,4 +1,3 @@
-import FoundationEssentials
 import VMMBase
 import VMMHost
 
@@ -26,12 +25,11 @@ struct HostCheck {
     }
 
     private static func text(_ path: String) -> String? {
-        guard let data = try? Data(contentsOf: URL(filePath: path)) else { return nil }
-        return String(decoding: data, as: UTF8.self).trimmingCharacters()
+        (try? FileTree.text(path))?.trimmingCharacters()
     }
 
     private static func exists(_ path: String) -> Bool {
-        FileManager.default.fileExists(atPath: path)
+        FileTree.kind(path) != nil
     }
 
     private static func kvm() -> HostCheck {
