@@ -60,8 +60,13 @@ final class Scratch: Sendable {
     }
 
     /// The records of an event monitor's file: `source event` and, where it has one, the id.
+    ///
+    /// Only those that are ended by an empty line: of a write that spans two pages of the file, a
+    /// reader may see the first alone.
     func events(_ name: String) throws -> [String] {
-        try text(name).split(separator: "\n\n").map { record in
+        let content = try text(name)
+        let end = content.ranges(of: "\n\n").last?.upperBound ?? content.startIndex
+        return try content[..<end].split(separator: "\n\n").map { record in
             let object = try JSONSerialization.jsonObject(with: Data(record.utf8))
             let fields = object as? [String: Any] ?? [:]
             let id = (fields["properties"] as? [String: String])?["id"]
