@@ -6,8 +6,8 @@ keeps requests off its main loop; write-back caching, which is Swiftlet's defaul
 q35, the one with PCI and MSI-X that its users have; the way of a request is the same in microvm.
 
 Both guests are up at once, and one job runs at a time: under the one, then at once under the
-other. A machine that others share changes its speed within minutes, and so would what is measured
-in one boot and then in another.
+other, while the one without work stands still. A machine that others share changes its speed
+within minutes, and so would what is measured in one boot and then in another.
 
 For each job: requests, bytes per second and mean latency as fio tells them; what the monitor's
 process took in CPU time outside the guest, its I/O threads' part of that, and KVM's exits.
@@ -21,7 +21,7 @@ import os
 import subprocess
 import sys
 
-from guest import DISKS, Run, initramfs_with, mount_disks
+from guest import DISKS, Run, alone, initramfs_with, mount_disks
 from usage import call_shares, counted_calls, difference, shares, system_calls, usage
 
 RAM_MIB = 512
@@ -163,7 +163,11 @@ class Guests:
 
     def job(self, name, number, sample):
         """What fio says of the job, and by how much the samples before and after it differ."""
-        run = self.runs[name]
+        with alone(self.runs, name) as run:
+            return self.job_alone(run, number, sample)
+
+    @staticmethod
+    def job_alone(run, number, sample):
         os.sync()
         run.send(f"{number}\n")
         samples, result = [], None

@@ -10,8 +10,7 @@ and the same job under the next one are seconds apart, and a busy host slows bot
 TCP throughput is iperf3's, as the receiver tells it. Packets, round trips and vsock are made by
 Tools/guest/traffic.c on both ends: iperf3 sends one datagram a system call and looks at the clock
 each time, which in the bed costs more than the device. Datagrams count when they have arrived.
-The monitors that have no work are stopped meanwhile: QEMU has timers even for a guest that idles,
-two of them a tenth of the bed's CPU.
+The monitors that have no work are stopped meanwhile (`guest.alone`).
 
 For each job: the rate; what the monitor's process took in CPU time outside the guest, its I/O
 threads' part of that (vhost's worker is one of them), and KVM's exits, for each packet, round trip
@@ -22,12 +21,11 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 
-from guest import DISKS, Run, initramfs_with, mount_disks
+from guest import DISKS, Run, alone, initramfs_with, mount_disks
 from usage import call_shares, counted_calls, difference, shares, system_calls, usage
 
 RAM_MIB = 256
@@ -254,19 +252,6 @@ def sampled(action, pids, sample, share):
     used = difference(before, sample(*pids))
     result["rate"] = result["amount"] / result["seconds"]
     return {**result, **share(used, result["amount"])}
-
-
-@contextlib.contextmanager
-def alone(running, name):
-    """All other monitors stand still."""
-    others = [guest.process for other, guest in running.items() if other != name]
-    try:
-        for process in others:
-            process.send_signal(signal.SIGSTOP)
-        yield running[name]
-    finally:
-        for process in others:
-            process.send_signal(signal.SIGCONT)
 
 
 def do_job(bench, running, name, job, sample, share):
