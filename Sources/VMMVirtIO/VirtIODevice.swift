@@ -20,6 +20,9 @@ package protocol VirtIODevice: AnyObject {
     var deviceType: VirtIODeviceType { get }
     /// The largest size of each queue; their count is the number of queues.
     var queueSizes: [UInt16] { get }
+    /// How many interrupts its queues have on a bus with many. One for all makes a guest cheaper
+    /// whose queues one CPU serves anyway: what comes at once interrupts it once.
+    var queueInterruptCount: Int { get }
     /// Device features; those of the ring are added by the transport.
     var offeredFeatures: UInt64 { get }
     /// The device-specific configuration space.
@@ -76,6 +79,7 @@ package protocol VirtIODevice: AnyObject {
 }
 
 extension VirtIODevice {
+    package var queueInterruptCount: Int { queueSizes.count }
     package var writableConfiguration: Range<Int> { 0..<0 }
     package var wakeSources: [FileDescriptor] { [] }
     package var rings: [IORing] { [] }

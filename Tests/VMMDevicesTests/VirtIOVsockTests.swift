@@ -351,11 +351,37 @@ struct VirtIOVsockTests {
         #expect(client.send(Array(repeating: 1, count: 5000)))
         let first = try guest.take()
         #expect(first.flatMap(\.payload).count == 1000)
-        #expect(first.last?.header.operation == Operation.creditRequest)
+        #expect(!first.contains { $0.header.operation == Operation.creditRequest })
         try guest.send(Operation.creditUpdate, key, window: 1000, forwarded: 300)
         #expect(try guest.take().flatMap(\.payload).count == 300)
         try guest.send(Operation.creditUpdate, key, window: 10000, forwarded: 300)
         #expect(try guest.take().flatMap(\.payload).count == 3700)
+    }
+
+    @Test("a guest that does not tell of its room is asked after a while, once, and not before")
+    func silentGuest() throws {
+        let guest = try VsockGuest()
+        let (client, key) = try guest.accept(1, window: 1000)
+        #expect(client.send(Array(repeating: 1, count: 5000)))
+        _ = try guest.take()
+        try guest.pass(nanoseconds: 19_000_000)
+        #expect(try guest.operations().isEmpty)
+        try guest.pass(nanoseconds: 1_000_000)
+        #expect(try guest.operations() == [Operation.creditRequest])
+        // Nothing new: it still has no room, and will tell.
+        try guest.send(Operation.creditUpdate, key, window: 1000)
+        try guest.pass(nanoseconds: 50_000_000)
+        #expect(try guest.operations().isEmpty)
+        try guest.send(Operation.creditUpdate, key, window: 1000, forwarded: 1000)
+        #expect(try guest.take().flatMap(\.payload).count == 1000)
+        // Room that comes in time ends the wait.
+        try guest.pass(nanoseconds: 10_000_000)
+        try guest.send(Operation.creditUpdate, key, window: 1000, forwarded: 1500)
+        #expect(try guest.take().flatMap(\.payload).count == 500)
+        try guest.pass(nanoseconds: 15_000_000)
+        #expect(try guest.operations().isEmpty)
+        try guest.pass(nanoseconds: 5_000_000)
+        #expect(try guest.operations() == [Operation.creditRequest])
     }
 
     @Test("a stopped reader stops its own connection, whose credit comes back with it")

@@ -140,12 +140,20 @@ extension VirtIOVsock {
 
     /// Gives the connection its turn of the receive queue if it wants one.
     func schedule(_ connection: VsockConnection) {
-        if connection.isReadable, connection.stream.takesData, connection.stream.credit.room == 0 {
-            connection.stream.askForCredit()
-        }
+        watchCredit(connection)
         // Told at once only if there is no end to read, which would be told with it.
         if connection.isHungUp, !connection.canDeliver { connection.stream.shutDown(.receiving) }
         if connection.wantsTurn { ready.append(connection.slot) }
+    }
+
+    /// A guest that has no room, and does not say so when it has some, is asked.
+    private func watchCredit(_ connection: VsockConnection) {
+        let isWaiting = deadlines.isWaiting(for: .credit, connection.slot)
+        if !connection.isBlocked {
+            if isWaiting { deadlines.stop(connection.slot) }
+        } else if !isWaiting, !connection.stream.hasAskedForCredit {
+            deadlines.start(.credit, connection.slot, now: clock.monotonicNanoseconds())
+        }
     }
 
     /// Ends a connection at once, with a reset for the guest.

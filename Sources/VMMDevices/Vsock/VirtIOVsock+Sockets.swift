@@ -208,6 +208,9 @@ extension VirtIOVsock {
             limiter.warn("\(id): a client did not say whom it wants in 10 s")
             remove(connection)
         case .retry: connect(connection)
+        case .credit:
+            if connection.isBlocked { connection.stream.askForCredit() }
+            schedule(connection)
         case .request:
             limiter.warn(
                 "\(id): the guest did not answer at port \(connection.stream.key.guestPort) in 60 s"

@@ -33,6 +33,9 @@ package final class VirtIOVsock: VirtIODevice {
     package let id: String
     package let deviceType = VirtIODeviceType.vsock
     package let queueSizes = [queueSize, queueSize, queueSize]
+    /// The driver's work on both directions is one thread's, and an answer comes with the word that
+    /// its question was taken.
+    package let queueInterruptCount = 1
     package let offeredFeatures = FeatureBit.stream | FeatureBit.inOrder
     package var configurationChanged: (() -> Void)?
 

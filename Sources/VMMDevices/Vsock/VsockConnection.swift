@@ -33,6 +33,9 @@ final class VsockConnection {
         isReadable && socket != nil && stream.takesData && stream.credit.room > 0
     }
 
+    /// Whether there is something to read for the guest, which has no room for it.
+    var isBlocked: Bool { isReadable && stream.takesData && stream.credit.room == 0 }
+
     /// Whether it wants a turn of the receive queue.
     var wantsTurn: Bool { !stream.pending.isEmpty || canDeliver }
 }

@@ -8,6 +8,8 @@ struct VsockDeadlines {
         case request
         /// For room in the queue of a listener of the host.
         case retry
+        /// For room at the guest.
+        case credit
         /// For the guest's confirmation of the end.
         case close
 
@@ -18,6 +20,8 @@ struct VsockDeadlines {
             // at once is late on a busy machine, 10 s were not enough in a loaded bed.
             case .request: 60_000_000_000
             case .retry: 10_000_000
+            // Linux tells of its room unasked, and then an answer is one packet too many.
+            case .credit: 20_000_000
             case .close: 2_000_000_000
             }
         }
@@ -43,6 +47,10 @@ struct VsockDeadlines {
     mutating func stop(_ slot: Int) {
         guard slot < entries.count else { return }
         lists[entries[slot].wait.rawValue].remove(slot)
+    }
+
+    func isWaiting(for wait: Wait, _ slot: Int) -> Bool {
+        slot < entries.count && entries[slot].wait == wait && lists[wait.rawValue].contains(slot)
     }
 
     /// The next end of a wait; nil when nobody waits.

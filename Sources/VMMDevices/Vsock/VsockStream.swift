@@ -53,7 +53,7 @@ struct VsockStream {
     private(set) var guestShutdown: VsockShutdown = []
     /// What the guest was told, or is about to be, that the host will not do any more.
     private(set) var hostShutdown: VsockShutdown = []
-    private var hasAskedForCredit = false
+    private(set) var hasAskedForCredit = false
 
     private init(_ key: VsockKey, _ phase: Phase, _ credit: VsockCredit) {
         self.key = key

@@ -26,6 +26,8 @@ final class DeviceControl: Sendable {
         let type: VirtIODeviceType
         let features: UInt64
         let queueSizes: [UInt16]
+        /// Of a bus with many: those of the queues and that of configuration changes.
+        let vectorCount: Int
         let configuration: [UInt8]
         let writableConfiguration: Range<Int>
 
@@ -34,6 +36,7 @@ final class DeviceControl: Sendable {
             type = device.deviceType
             features = device.offeredFeatures
             queueSizes = device.queueSizes
+            vectorCount = device.queueInterruptCount + 1
             configuration = device.configuration
             writableConfiguration = device.writableConfiguration
         }

@@ -21,7 +21,7 @@ extension VirtIOPCITransport: PCIFunction {
         identity.subsystem = VirtIOPCI.firstDeviceID + type.rawValue
         var space = PCIConfiguration(identity)
         space.addBAR(VirtIOPCI.barIndex, size: VirtIOPCI.barSize, address: barAddress)
-        let msix = addMSIX(vectors: traits.queueSizes.count + 1, to: &space)
+        let msix = addMSIX(vectors: traits.vectorCount, to: &space)
         add(.common, VirtIOPCI.commonOffset, VirtIOPCI.commonCount, to: &space)
         add(.interruptStatus, VirtIOPCI.interruptStatusOffset, 1, to: &space)
         if !traits.configuration.isEmpty {

@@ -24,7 +24,7 @@ package final class VirtIOPCITransport: VirtIOTransport {
     ) throws {
         let traits = device.withValue { DeviceControl.Traits($0) }
         wiring = PCIWiring(
-            msix: MSIX(vectorCount: traits.queueSizes.count + 1, source: interrupts))
+            msix: MSIX(vectorCount: traits.vectorCount, source: interrupts))
         control = try DeviceControl(device, traits, plug: plug, wiring: wiring)
         let pci = Self.makeConfiguration(traits, barAddress: barAddress)
         accessCapability = pci.access
