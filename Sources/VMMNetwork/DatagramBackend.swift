@@ -54,7 +54,12 @@ package final class DatagramBackend: FrameBackend {
         isConnected = (try? UnixSocket.connect(socket.descriptor, to: peer)) != nil
     }
 
-    package func send(_ frame: GuestVector) {
+    package func send(_ frame: GuestVector) -> Bool {
+        sendOrDrop(frame)
+        return true
+    }
+
+    private func sendOrDrop(_ frame: GuestVector) {
         frame.removeFirst(Self.headerByteCount - format.headerByteCount)
         guard format.lengths.contains(Int(clamping: frame.byteCount)) else { return drop() }
         if !isConnected { reconnect() }

@@ -7,8 +7,11 @@ package protocol FrameBackend: AnyObject {
     /// Ready when a frame waits; nil for a backend that never has any.
     var descriptor: FileDescriptor? { get }
     /// Sends one frame; a backend that cannot take it drops it, as a wire would. It may keep the
-    /// frame until `flush`, and take bytes off the vector.
-    func send(_ frame: GuestVector)
+    /// frame until `flush`, and take bytes off the vector. False, and the frame is as it was: there
+    /// is no room for the moment, and it is to be sent again when `room` is ready.
+    func send(_ frame: GuestVector) -> Bool
+    /// Ready when a frame that found no room may come again; nil for a backend that takes each.
+    var room: FileDescriptor? { get }
     /// Sends what `send` kept; called when no more frames are at hand.
     func flush()
     /// Receives one frame into `room`; nil when none waits. Returns the frame's bytes with header.
@@ -51,6 +54,7 @@ package final class FrameLosses: Sendable {
 // What suits a wire that is always there and takes each frame at once.
 extension FrameBackend {
     package var losses: FrameLosses { .none }
+    package var room: FileDescriptor? { nil }
     package func flush() {}
     package func setEnabled(_ isEnabled: Bool) {}
     package func setOffloads(_ offloads: TapInterface.Offloads) {}
@@ -83,9 +87,11 @@ package final class TapBackend: FrameBackend {
         self.queue = queue
     }
 
-    package func send(_ frame: GuestVector) {
+    package func send(_ frame: GuestVector) -> Bool {
         // Whatever fails here (link down, queue full), a wire would have lost the frame too.
-        guard case .moved = queue.write(frame) else { return losses.add() }
+        if case .moved = queue.write(frame) { return true }
+        losses.add()
+        return true
     }
 
     package func receive(into room: GuestVector) -> Int? {

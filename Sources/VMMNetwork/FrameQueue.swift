@@ -3,10 +3,13 @@ import VMMHost
 /// Ethernet frames on their way into a stream, each behind its length. Many go with one call, and
 /// what the socket does not take waits here up to a bound, so that a frame once begun is finished.
 package struct FrameQueue {
+    /// An empty queue keeps that much memory; what a slow peer made it take beyond is given back.
+    private static let keptByteCount = 1 << 20
+
     private var bytes: [UInt8] = []
     private var sent = 0
-    /// The most bytes that wait.
-    private let limit: Int
+    /// The most bytes that wait, lengths included.
+    package var limit: Int
 
     /// `limit` in bytes, lengths included.
     package init(limit: Int) {
@@ -14,10 +17,17 @@ package struct FrameQueue {
     }
 
     package var isEmpty: Bool { sent == bytes.count }
+    /// How many bytes wait, lengths included.
+    package var byteCount: Int { bytes.count - sent }
 
     package mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: true)
+        bytes.removeAll(keepingCapacity: bytes.capacity <= Self.keptByteCount)
         sent = 0
+    }
+
+    /// Whether a frame of `count` bytes fits now.
+    package func hasRoom(for count: Int) -> Bool {
+        byteCount + FrameLength.prefix + count <= limit
     }
 
     /// Adds a frame from guest memory; false when it does not fit now. The guest may write to the
@@ -63,11 +73,12 @@ package struct FrameQueue {
     }
 
     private mutating func makeRoom(for count: Int) -> Bool {
-        let needed = FrameLength.prefix + count
-        if bytes.count + needed <= limit { return true }
-        guard bytes.count - sent + needed <= limit else { return false }
-        bytes.removeFirst(sent)
-        sent = 0
+        guard hasRoom(for: count) else { return false }
+        // What was sent goes when it is as much as what waits: no byte costs more than one move.
+        if sent > 0, sent >= byteCount {
+            bytes.removeFirst(sent)
+            sent = 0
+        }
         return true
     }
 }

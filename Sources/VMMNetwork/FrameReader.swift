@@ -7,8 +7,8 @@ package struct FramingFault: Error, Equatable, CustomStringConvertible {
 }
 
 /// Takes a byte stream apart into Ethernet frames, each behind its length: one read brings many.
-/// The buffer has room for one frame of the largest size and never grows. What stands before a
-/// frame in its format belongs to it here.
+/// The buffer has room for two frames of the largest size, so that a read of large ones brings more
+/// than one, and never grows. What stands before a frame in its format belongs to it here.
 package struct FrameReader {
     /// A virtio-net header fits before each frame, also before the first: it takes the place of the
     /// length and of bytes that are done with.
@@ -26,7 +26,7 @@ package struct FrameReader {
         self.format = format
         bytes = [UInt8](
             repeating: 0,
-            count: Self.headroom + FrameLength.prefix + format.lengths.upperBound)
+            count: Self.headroom + 2 * (FrameLength.prefix + format.lengths.upperBound))
     }
 
     /// Forgets all that has come in.

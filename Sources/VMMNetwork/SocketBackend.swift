@@ -14,7 +14,8 @@ package final class SocketBackend: FrameBackend {
         case companion(Passt)
     }
 
-    /// What waits to be sent at most: as much again as the kernel keeps for a socket.
+    /// What waits to be sent at most: as much again as the kernel keeps for a socket. More frames
+    /// stay in the guest's queue, so that the guest sends no faster than the peer takes.
     private static let queueLimit = 256 << 10
     /// From here on a frame is worth a system call of its own and not a copy.
     private static let directByteCount = 8 << 10
@@ -29,12 +30,25 @@ package final class SocketBackend: FrameBackend {
     private let retry: Timer
     /// Raised when frames wait. It stays the same while connections come and go.
     private let arrival: EventFD
+    /// Raised when a frame that found no room may come again.
+    private let departure: EventFD
+    /// Runs while a frame of the guest waits for room.
+    private let patience: Timer
+    /// How long frames of the guest wait for a peer that takes nothing; then they are lost, as on a
+    /// wire, until it takes some.
+    var patienceNanoseconds: UInt64 = 1_000_000_000
     private var connection: FileDescriptor?
     private var reader: FrameReader
     /// The first bytes of the next frame.
     private var head: [UInt8] = []
+    /// The next frame is known to be a large one.
+    private var announced: Next?
     private var queue = FrameQueue(limit: queueLimit)
     private var waitsForRoom = false
+    /// A frame of the guest waits until the queue has room.
+    private var isFull = false
+    /// The peer has taken nothing for so long that frames are lost until it does.
+    private var isStalled = false
     /// It has nothing of the loop: not yet, or not any more.
     private var isDetached = true
     private var offloads: TapInterface.Offloads = []
@@ -58,6 +72,8 @@ package final class SocketBackend: FrameBackend {
         self.connection = connection
         retry = try Timer()
         arrival = try EventFD()
+        departure = try EventFD()
+        patience = try Timer()
     }
 
     package func attach() throws {
@@ -65,6 +81,9 @@ package final class SocketBackend: FrameBackend {
         if case .companion(let passt) = origin { try passt.start() }
         try loop.add(retry.descriptor, [.readable, .edgeTriggered]) { [weak self] in
             self?.tryAgain()
+        }
+        try loop.add(patience.descriptor, [.readable, .edgeTriggered]) { [weak self] in
+            self?.endPatience()
         }
         if let connection { try connect(connection) } else { try listen() }
     }
@@ -79,6 +98,7 @@ package final class SocketBackend: FrameBackend {
         guard !isDetached else { return }
         isDetached = true
         loop.remove(retry.descriptor)
+        loop.remove(patience.descriptor)
         if let connection { loop.remove(connection) }
         switch origin {
         case .listener(let listener): loop.remove(listener.descriptor)
@@ -96,6 +116,7 @@ package final class SocketBackend: FrameBackend {
     }
 
     package var descriptor: FileDescriptor? { arrival.descriptor }
+    package var room: FileDescriptor? { departure.descriptor }
     package var isLinkUp: Bool { connection != nil }
     package var offersOffloads: Bool { format == .offloads }
 
@@ -118,6 +139,8 @@ package final class SocketBackend: FrameBackend {
         reader.removeAll()
         queue.removeAll()
         waitsForRoom = false
+        isStalled = false
+        announced = nil
         connection = peer
     }
 
@@ -135,6 +158,8 @@ package final class SocketBackend: FrameBackend {
         guard let peer = connection else { return }
         loop.remove(peer)
         connection = nil
+        // What waits for this peer waits in vain.
+        if isFull { admit() }
         linkChanged?()
         awaitNext(reason)
     }
@@ -163,10 +188,13 @@ package final class SocketBackend: FrameBackend {
     private func wake() {
         if waitsForRoom { flushQueue() }
         do throws(FramingFault) {
-            switch next() {
+            let next = next()
+            switch next {
             case .nothing: return
             case .small: if try hasFrame() { arrival.signal() }
-            case .large: arrival.signal()
+            case .large:
+                announced = next
+                arrival.signal()
             }
         } catch {
             disconnect("the peer sent \(error)")
@@ -175,15 +203,56 @@ package final class SocketBackend: FrameBackend {
 
     // MARK: guest to peer
 
-    package func send(_ frame: GuestVector) {
-        frame.removeFirst(Int(TapInterface.headerByteCount) - format.headerByteCount)
-        guard connection != nil, format.lengths.contains(Int(clamping: frame.byteCount)) else {
-            return drop()
+    package func send(_ frame: GuestVector) -> Bool {
+        let skipped = Int(TapInterface.headerByteCount) - format.headerByteCount
+        let byteCount = Int(clamping: frame.byteCount) - skipped
+        if format.lengths.contains(byteCount), !queue.hasRoom(for: byteCount) {
+            flush()
+            if connection != nil, !isStalled, !queue.hasRoom(for: byteCount) {
+                awaitRoom()
+                return false
+            }
         }
-        if frame.byteCount >= UInt64(Self.directByteCount), sendDirectly(frame) { return }
-        if queue.append(frame) { return }
-        flush()
+        frame.removeFirst(skipped)
+        guard connection != nil, format.lengths.contains(byteCount) else {
+            drop()
+            return true
+        }
+        if byteCount >= Self.directByteCount, sendDirectly(frame) { return true }
         if !queue.append(frame) { drop() }
+        return true
+    }
+
+    private func awaitRoom() {
+        if isFull { return }
+        isFull = true
+        patience.set(nanoseconds: patienceNanoseconds)
+    }
+
+    /// The frame that waits may come again.
+    private func admit() {
+        isFull = false
+        patience.clear()
+        departure.signal()
+    }
+
+    private func endPatience() {
+        guard isFull else { return }
+        limiter.warn("\(name): the peer takes nothing: frames are lost")
+        isStalled = true
+        admit()
+    }
+
+    /// The peer has taken bytes. A frame that waits comes when half the queue is free: then others
+    /// come with it.
+    private func noteProgress() {
+        isStalled = false
+        guard isFull else { return }
+        if queue.byteCount <= Self.queueLimit / 2 {
+            admit()
+        } else {
+            patience.set(nanoseconds: patienceNanoseconds)
+        }
     }
 
     /// Sends a large frame from guest memory. False if others wait before it or the socket takes
@@ -204,7 +273,10 @@ package final class SocketBackend: FrameBackend {
 
     private func flushQueue() {
         guard let peer = connection, !queue.isEmpty else { return }
-        switch queue.flush(to: peer) {
+        let before = queue.byteCount
+        let result = queue.flush(to: peer)
+        if queue.byteCount < before { noteProgress() }
+        switch result {
         case .moved: waitForRoom(false)
         case .wouldBlock: waitForRoom(true)
         case .endOfFile: disconnect("the peer is gone")
@@ -259,6 +331,10 @@ package final class SocketBackend: FrameBackend {
 
     /// Looks at the socket, where no part of a frame has left it.
     private func next() -> Next {
+        if let announced {
+            self.announced = nil
+            return announced
+        }
         guard format == .offloads, reader.isEmpty, let peer = connection else { return .small }
         let headCount = FrameLength.prefix + format.headerByteCount
         head.removeAll(keepingCapacity: true)

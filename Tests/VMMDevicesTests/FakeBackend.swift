@@ -12,6 +12,7 @@ final class FakeBackend: FrameBackend {
 
     init(_ frames: [[UInt8]] = []) throws {
         event = try EventFD()
+        departure = try EventFD()
         arrive(frames)
     }
 
@@ -23,10 +24,25 @@ final class FakeBackend: FrameBackend {
     var descriptor: FileDescriptor? { event.descriptor }
     var waitingCount: Int { waiting.count }
 
-    func send(_ frame: GuestVector) {
+    /// Frames that are taken until `makeRoom`; nil: all.
+    var roomCount: Int?
+    private let departure: EventFD
+    var room: FileDescriptor? { departure.descriptor }
+
+    func makeRoom(_ count: Int) {
+        roomCount = count
+        departure.signal()
+    }
+
+    func send(_ frame: GuestVector) -> Bool {
+        if let roomCount {
+            if roomCount == 0 { return false }
+            self.roomCount = roomCount - 1
+        }
         var bytes: [UInt8] = []
         frame.copyOut(into: &bytes)
         sent.append(bytes)
+        return true
     }
 
     func receive(into room: GuestVector) -> Int? {

@@ -206,4 +206,37 @@ struct NetworkQueuesTests {
         #expect(received.reduce(0, +) == 5 && received[0] == 2)
         #expect(scene.device.statistics.sentFrames == 5)
     }
+
+    @Test("frames that the backend has no room for wait, and are held to the limit once")
+    func noRoom() throws {
+        let clock = ManualClock()
+        let bucket = RateLimiter.Bucket(size: 4, refillMilliseconds: 1000)
+        let scene = try Scene(pairs: 1) { parameters in
+            parameters.transmitLimiter = RateLimiter(bytes: nil, operations: bucket, clock: clock)
+        }
+        let (driver, backend) = (scene.driver, scene.backends[0])
+        for _ in 0..<5 { driver.queues[1].add([driver.readable(Self.frame)]) }
+        func wake() throws {
+            for index in scene.device.wakeSources.indices { try scene.device.wake(source: index) }
+        }
+        backend.roomCount = 1
+        try driver.ring(1)
+        // A bell and a false alarm change nothing.
+        try driver.ring(1)
+        try wake()
+        #expect(backend.sent.count == 1 && driver.queues[1].takeUsed().count == 1)
+
+        backend.makeRoom(2)
+        try wake()
+        #expect(backend.sent.count == 3 && driver.queues[1].takeUsed().count == 2)
+
+        // Four by the limit, the fifth when its time has come.
+        backend.makeRoom(10)
+        try wake()
+        #expect(backend.sent.count == 4)
+        clock.advance(nanoseconds: 250_000_000)
+        try wake()
+        #expect(backend.sent.count == 5 && driver.queues[1].takeUsed().count == 2)
+        #expect(scene.device.statistics.sentFrames == 5)
+    }
 }

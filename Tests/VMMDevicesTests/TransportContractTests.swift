@@ -46,7 +46,7 @@ enum DeviceKind: CaseIterable, Sendable {
 
 private final class DeadWire: FrameBackend {
     var descriptor: FileDescriptor? { nil }
-    func send(_ frame: GuestVector) {}
+    func send(_ frame: GuestVector) -> Bool { true }
     func receive(into room: GuestVector) -> Int? { nil }
     func setOffloads(_ offloads: TapInterface.Offloads) {}
 }

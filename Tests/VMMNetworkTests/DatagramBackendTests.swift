@@ -24,7 +24,7 @@ struct DatagramBackendTests {
     }
 
     private func send(_ frame: [UInt8], _ backend: DatagramBackend) {
-        backend.send(fixture.vector(NetworkFixture.header + frame))
+        #expect(backend.send(fixture.vector(NetworkFixture.header + frame)))
     }
 
     @Test("a frame is a datagram, both ways, whoever comes first")
@@ -70,7 +70,7 @@ struct DatagramBackendTests {
         let backend = try backend(.offloads)
         try UnixSocket.connect(peer.descriptor, to: base + "-ours")
         let frame = NetworkFixture.tcpHeader() + NetworkFixture.frame(3000)
-        backend.send(fixture.vector(frame, cuts: [12]))
+        #expect(backend.send(fixture.vector(frame, cuts: [12])))
         var bytes = [UInt8](repeating: 0, count: 4000)
         #expect(peer.descriptor.receive(into: &bytes, 0..<4000) == .moved(3012))
         let isSent = bytes.prefix(3012) == frame[...]

@@ -135,5 +135,20 @@ struct FrameStreamTests {
         let isSame = received == expected.flatMap { $0 }
         #expect(isSame)
         #expect(accepted > 10 && accepted < 5000)
+        #expect(queue.byteCount == 0)
+    }
+
+    @Test("a limit may change while frames wait: the next frame is held to it")
+    func changedLimit() {
+        let record = NetworkFixture.record(NetworkFixture.frame(1000))
+        var queue = FrameQueue(limit: 3 * record.count)
+        let first = (0..<4).map { _ in queue.append(record: record[...]) }
+        queue.limit = 4 * record.count
+        let second = (0..<2).map { _ in queue.append(record: record[...]) }
+        queue.limit = 1000
+        let third = queue.append(record: record[...])
+        #expect(first == [true, true, true, false])
+        #expect(second == [true, false] && !third)
+        #expect(queue.byteCount == 4 * record.count)
     }
 }

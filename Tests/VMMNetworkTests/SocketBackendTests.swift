@@ -20,12 +20,13 @@ struct SocketBackendTests {
 
     /// A backend that is a client, and its peer.
     private func connected(
-        _ format: FrameFormat = .plain
+        _ format: FrameFormat = .plain, patienceNanoseconds: UInt64 = 1 << 40
     ) throws -> (SocketBackend, FileDescriptor) {
         let (near, far) = try UnixSocket.streamPair()
         let backend = try SocketBackend(
             name: "net", origin: .server(path: path, retryNanoseconds: 1), connection: near,
             format: format, loop: loop, clock: ManualClock())
+        backend.patienceNanoseconds = patienceNanoseconds
         try backend.attach()
         return (backend, far)
     }
@@ -43,7 +44,7 @@ struct SocketBackendTests {
         let (backend, peer) = try connected()
         let frames = [NetworkFixture.frame(14), NetworkFixture.frame(1514, tag: 9)]
         for frame in frames {
-            backend.send(fixture.vector(NetworkFixture.header + frame, cuts: [5, 20]))
+            #expect(backend.send(fixture.vector(NetworkFixture.header + frame, cuts: [5, 20])))
         }
         #expect(peer.receiveAll().isEmpty)
         backend.flush()
@@ -54,34 +55,91 @@ struct SocketBackendTests {
     @Test("what is no frame is dropped", arguments: [13 + 12, 13, 65_554 + 12])
     func refuses(count: Int) throws {
         let (backend, peer) = try connected()
-        backend.send(fixture.vector(Array(repeating: 0, count: count)))
+        #expect(backend.send(fixture.vector(Array(repeating: 0, count: count))))
         backend.flush()
         #expect(peer.receiveAll().isEmpty)
         #expect(backend.losses.count == 1)
     }
 
-    @Test("a peer that does not read loses frames, and gets whole ones when it does")
-    func stalledPeer() throws {
-        let (backend, peer) = try connected()
-        let frame = NetworkFixture.frame(1000)
-        let vector = fixture.room(1012)
+    /// Sends the same frame until there is no room, at most `limit` times; how many were taken.
+    private func fill(_ backend: SocketBackend, _ frame: [UInt8], limit: Int = 4000) -> Int {
+        let vector = fixture.room(frame.count + 12)
         let spare = fixture.vector(NetworkFixture.header + frame)
-        for _ in 0..<2000 {
+        for count in 0..<limit {
             vector.removeAll()
             _ = vector.append(spare)
-            backend.send(vector)
-            backend.flush()
+            guard backend.send(vector) else {
+                #expect(vector.byteCount == UInt64(frame.count) + 12)
+                return count
+            }
         }
-        #expect(backend.losses.count > 0)
+        return limit
+    }
+
+    /// Reads all that the peer is sent.
+    private func drain(_ peer: FileDescriptor) throws -> [UInt8] {
         var received: [UInt8] = []
         for _ in 0..<100 {
             received += peer.receiveAll()
             try loop.turn()
         }
-        let count = 2000 - Int(backend.losses.count)
+        return received
+    }
+
+    @Test("frames that a slow peer has no room for wait, and none is lost")
+    func slowPeer() throws {
+        let (backend, peer) = try connected()
+        let frame = NetworkFixture.frame(1000)
+        let room = try #require(backend.room)
+        var count = fill(backend, frame)
+        #expect(count > 200 && count < 4000)
+        #expect(!room.isReady(.readable))
+        var received = try drain(peer)
+        #expect(room.isReady(.readable))
+        for _ in 0..<3 {
+            count += fill(backend, frame)
+            received += try drain(peer)
+        }
+        backend.flush()
+        received += try drain(peer)
         let expected = Array(repeating: NetworkFixture.record(frame), count: count)
         let isSame = received == expected.flatMap { $0 }
         #expect(isSame)
+        #expect(backend.losses.count == 0)
+    }
+
+    @Test("a peer that takes nothing for long loses frames, whole ones, until it takes some")
+    func stalledPeer() throws {
+        let (backend, peer) = try connected(patienceNanoseconds: 1)
+        let frame = NetworkFixture.frame(1000)
+        let room = try #require(backend.room)
+        let taken = fill(backend, frame)
+        while !room.isReady(.readable) { try loop.turn() }
+        // Now it takes all, and loses it.
+        #expect(fill(backend, frame, limit: 100) == 100)
+        #expect(backend.losses.count == 100)
+        var received = try drain(peer)
+        let more = fill(backend, frame)
+        #expect(more > 200 && more < 4000)
+        received += try drain(peer)
+        backend.flush()
+        received += try drain(peer)
+        let expected = Array(repeating: NetworkFixture.record(frame), count: taken + more)
+        let isSame = received == expected.flatMap { $0 }
+        #expect(isSame)
+        #expect(backend.losses.count == 100)
+    }
+
+    @Test("a frame that waits for a peer who leaves may come, and is lost")
+    func peerLeaves() throws {
+        let (backend, peer) = try connected()
+        let room = try #require(backend.room)
+        _ = fill(backend, NetworkFixture.frame(1000))
+        peer.shutDown([.sending, .receiving])
+        while !room.isReady(.readable) { try loop.turn() }
+        #expect(!backend.isLinkUp)
+        #expect(backend.send(fixture.vector(NetworkFixture.header + NetworkFixture.frame(60))))
+        #expect(backend.losses.count == 1)
     }
 
     @Test("large and small frames leave in their order, also when the peer is slow")
@@ -91,20 +149,17 @@ struct SocketBackendTests {
             NetworkFixture.frame(number % 3 == 0 ? 65_553 : 60 + number, tag: UInt8(number))
         }
         let memory = fixture.room(65_553 + 12, cuts: [12, 20_000, 40_000])
-        var sent: [UInt8] = []
         var received: [UInt8] = []
-        for (number, frame) in frames.enumerated() {
+        var waits = 0
+        for frame in frames {
             let copy = fixture.room(0)
             _ = copy.append(memory)
             copy.truncate(to: UInt64(frame.count + 12))
             copy.copyIn(NetworkFixture.header + frame)
-            let before = backend.losses.count
-            backend.send(copy)
-            if backend.losses.count == before { sent += NetworkFixture.record(frame) }
-            // Then the peer sleeps for a while.
-            if number < 20, number % 4 == 0 {
-                backend.flush()
+            while !backend.send(copy) {
+                waits += 1
                 received += peer.receiveAll()
+                try loop.turn()
             }
         }
         for _ in 0..<20 {
@@ -112,9 +167,9 @@ struct SocketBackendTests {
             try loop.turn()
             received += peer.receiveAll()
         }
-        let isSame = received == sent
+        let isSame = received == frames.flatMap(NetworkFixture.record)
         #expect(isSame)
-        #expect(backend.losses.count > 0 && backend.losses.count < 40)
+        #expect(waits > 0 && backend.losses.count == 0)
     }
 
     @Test("frames that come in are announced once and taken one by one")
@@ -206,7 +261,7 @@ struct SocketBackendTests {
         #expect(backend.offersOffloads)
         backend.setOffloads([.checksum, .tcp4])
         let frame = NetworkFixture.tcpHeader() + NetworkFixture.frame(65_550)
-        backend.send(fixture.vector(frame, cuts: [12, 4000]))
+        #expect(backend.send(fixture.vector(frame, cuts: [12, 4000])))
         backend.flush()
         let isSent = peer.receiveAll() == NetworkFixture.record(frame)
         peer.sendAll(NetworkFixture.record(frame))
@@ -285,7 +340,7 @@ struct SocketBackendTests {
     @Test("a frame sent while nobody is there is lost, and breaks nothing")
     func nobody() throws {
         let backend = try server()
-        backend.send(fixture.vector(NetworkFixture.header + NetworkFixture.frame(60)))
+        #expect(backend.send(fixture.vector(NetworkFixture.header + NetworkFixture.frame(60))))
         backend.flush()
         #expect(backend.losses.count == 1)
         #expect(backend.receive(into: fixture.room(1530)) == nil)

@@ -160,7 +160,10 @@ private final class RawWire: FrameBackend {
 
     var descriptor: FileDescriptor? { near }
 
-    func send(_ frame: GuestVector) { _ = near.write(frame) }
+    func send(_ frame: GuestVector) -> Bool {
+        _ = near.write(frame)
+        return true
+    }
 
     func receive(into room: GuestVector) -> Int? {
         guard case .moved(let count) = near.read(into: room) else { return nil }

@@ -10,8 +10,14 @@ final class TransmitQueue: QueueServer {
     private let limit: FrameLimit?
     private let counter: FrameCounter
     private let chain: DescriptorChain
-    /// `chain` has a frame that the limit holds back.
-    private var isHeld = false
+    /// What the frame in `chain` waits for; nil: there is none.
+    private var held: Wait?
+
+    private enum Wait {
+        case limit
+        /// The backend's.
+        case room
+    }
 
     init?(
         _ queue: VirtQueue, _ backend: any FrameBackend, limiter: RateLimiter?,
@@ -25,11 +31,13 @@ final class TransmitQueue: QueueServer {
         limit = try limiter.map { limiter throws(HostError) in try FrameLimit(limiter) }
     }
 
-    var wakeSources: [FileDescriptor] { limit.map { [$0.timer.descriptor] } ?? [] }
+    var wakeSources: [FileDescriptor] {
+        [limit?.timer.descriptor, backend.room].compactMap { $0 }
+    }
 
-    /// The limit's time is up.
+    /// The limit's time is up, or the backend has room.
     func wake() throws(GuestFault) {
-        if isHeld { try service() }
+        if held != nil { try service() }
     }
 
     func service() throws(GuestFault) {
@@ -39,7 +47,7 @@ final class TransmitQueue: QueueServer {
         repeat {
             queue.suppressDoorbell()
             while budget > 0 {
-                if !isHeld {
+                if held == nil {
                     guard try queue.pop(into: chain) else { break }
                     guard chain.readable.byteCount > TapInterface.headerByteCount else {
                         throw GuestFault("frame without a header", UInt64(chain.head))
@@ -47,12 +55,15 @@ final class TransmitQueue: QueueServer {
                 }
                 budget -= 1
                 let byteCount = chain.readable.byteCount - TapInterface.headerByteCount
-                isHeld = limit.map { !$0.admits(byteCount) } ?? false
-                if isHeld {
-                    queue.notify()
-                    return
+                if held != .room, let limit, !limit.admits(byteCount) {
+                    held = .limit
+                    return queue.notify()
                 }
-                backend.send(chain.readable)
+                guard backend.send(chain.readable) else {
+                    held = .room
+                    return queue.notify()
+                }
+                held = nil
                 counter.count(byteCount: byteCount)
                 queue.push(chain, written: 0)
             }

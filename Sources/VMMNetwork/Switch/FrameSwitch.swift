@@ -4,8 +4,10 @@ import VMMHost
 /// A switch whose ports are connections to Unix sockets, with frames behind their lengths. It
 /// sleeps while no frame comes. Belongs to its loop's thread.
 package final class FrameSwitch {
-    /// Ports at a time: each has up to 320 KiB of frames.
+    /// Ports at a time: each has up to 400 KiB of frames, and shares `sharedLimit` with the others.
     package static let portLimit = 256
+    /// In bytes: while all ports together have less waiting, one may have more than its share.
+    private let sharedLimit: Int
 
     private let format: FrameFormat
     private let loop: EventLoop
@@ -20,7 +22,11 @@ package final class FrameSwitch {
     private var run: (port: SwitchPort, records: Range<Int>)?
 
     /// All ports have frames in one format, and hand them on as they are.
-    package init(_ format: FrameFormat = .plain, loop: EventLoop, clock: any HostClock) {
+    package init(
+        _ format: FrameFormat = .plain, loop: EventLoop, clock: any HostClock,
+        sharedLimit: Int = 64 << 20
+    ) {
+        self.sharedLimit = sharedLimit
         self.format = format
         self.loop = loop
         self.clock = clock
@@ -89,7 +95,8 @@ package final class FrameSwitch {
         sendRun(of: port.reader.bytes)
         for port in touched {
             port.isTouched = false
-            flush(port)
+            // The loop tells when a full socket has room.
+            if !port.waitsForRoom { flush(port) }
         }
         touched.removeAll(keepingCapacity: true)
     }
@@ -127,11 +134,18 @@ package final class FrameSwitch {
     private func sendRun(of bytes: [UInt8]) {
         guard let (port, records) = run else { return }
         run = nil
-        port.send(records, of: bytes)
+        port.send(records, of: bytes, limit: limit(port, records.count))
         if !port.isTouched {
             port.isTouched = true
             touched.append(port)
         }
+    }
+
+    /// What `port` may have waiting when `count` bytes come.
+    private func limit(_ port: SwitchPort, _ count: Int) -> Int {
+        if port.waitingByteCount + count <= SwitchPort.share { return SwitchPort.share }
+        let waiting = ports.reduce(0) { $0 + ($1?.waitingByteCount ?? 0) }
+        return waiting < sharedLimit ? SwitchPort.mostWaiting : SwitchPort.share
     }
 
     private func flush(_ port: SwitchPort) {

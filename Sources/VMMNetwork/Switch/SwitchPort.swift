@@ -14,8 +14,12 @@ package struct PortCounters: Equatable, Sendable {
 
 /// One connection to a switch. Belongs to the switch's loop.
 final class SwitchPort {
-    /// What a slow port may have waiting, in bytes: as much again as the kernel keeps for a socket.
-    static let queueLimit = 256 << 10
+    /// What a slow port may always have waiting, in bytes: as much again as the kernel keeps for a
+    /// socket.
+    static let share = 256 << 10
+    /// The most that it may have waiting while the switch has memory: what a TCP connection has
+    /// under way by Linux's defaults, so that one alone loses nothing.
+    static let mostWaiting = 4 << 20
     /// From here on frames are worth a system call of their own and not a copy.
     private static let directByteCount = 8 << 10
 
@@ -25,7 +29,9 @@ final class SwitchPort {
     var counters = PortCounters()
     /// Has frames that `flush` was not called for yet.
     var isTouched = false
-    private var queue = FrameQueue(limit: queueLimit)
+    private var queue = FrameQueue(limit: share)
+    /// Bytes that wait for the socket.
+    var waitingByteCount: Int { queue.byteCount }
     private(set) var waitsForRoom = false
     private let headerByteCount: Int
 
@@ -37,9 +43,10 @@ final class SwitchPort {
     }
 
     /// Sends frames that stand one behind the other in `bytes`, each with its length in front. Few
-    /// bytes wait for `flush`. What the socket does not take waits; a frame that does not fit any
-    /// more is dropped and counted.
-    func send(_ records: Range<Int>, of bytes: [UInt8]) {
+    /// bytes wait for `flush`. What the socket does not take waits, `limit` bytes at most; a frame
+    /// that does not fit any more is dropped and counted.
+    func send(_ records: Range<Int>, of bytes: [UInt8], limit: Int) {
+        queue.limit = limit
         var sent = records.lowerBound
         if records.count >= Self.directByteCount, !waitsForRoom {
             if !queue.isEmpty { _ = queue.flush(to: socket) }

@@ -23,9 +23,10 @@ final class DatagramWire: Wire {
 
         init(_ socket: UnixDatagramSocket) { self.socket = socket }
 
-        func send(_ frame: GuestVector) {
+        func send(_ frame: GuestVector) -> Bool {
             calls += 1
             _ = socket.descriptor.write(frame)
+            return true
         }
 
         func receive(into room: GuestVector) -> Int? {
