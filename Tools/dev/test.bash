@@ -5,9 +5,23 @@ test_bundle=.build/debug/swiftletPackageTests.xctest
 # Runs the compiled bundle itself: `swift test` costs 24 s in the bed.
 run_bundle() { "$@" --testing-library swift-testing; }
 
+# All of it, the unit tests alone, or the boot tests alone with filters that only log.
 run_tests() {
+    case ${1:-} in
+        '' | --unit | --log-calls) ;;
+        *) printf '%s\n' "./dev test: unknown option '$1'" >&2; return 2 ;;
+    esac
     need_swift
     need_packages
+    if [[ ${1:-} == --log-calls ]]; then
+        swift build --build-tests --quiet
+        build_release
+        build_tool
+        export SWIFTLET_SECCOMP=log
+        prepare_boot_tests
+        run_boot_tests Tools/bed/logged-calls
+        return
+    fi
     say "format and scripts"
     format --check
     # shellcheck disable=SC2046  # the list of scripts has no spaces in it
@@ -23,6 +37,11 @@ run_tests() {
     build_release
     build_tool
     check_api
+    prepare_boot_tests
+    run_boot_tests
+}
+
+prepare_boot_tests() {
     say "boot tests on: $(Tools/bed/bed --which)"
     Tools/guest/kernels
     Tools/guest/toolsdisk
@@ -36,7 +55,6 @@ run_tests() {
     for program in vsock-peer traffic; do
         Tools/guest/program "$program" "$SWIFTLET_GUEST_DIR/$program"
     done
-    run_boot_tests
 }
 
 # The monitor wants to open KVM when it starts, though no machine is booted.
@@ -60,14 +78,15 @@ check_api() {
 # Two beds side by side, for each keeps to one CPU (docs/TESTING-BED.md). The first has the
 # memory that an 8 GiB guest needs, and BadInputTests, which look for interfaces left behind and
 # so must not run beside the automatic names of NetworkTests.
+# run_boot_tests [WRAPPER]: the tests are arguments of WRAPPER.
 run_boot_tests() {
     local heavy='^BootTests\.(Memory|Processor|BootMatrix|Lifecycle|BadInput|Disk|DiskLoad|DiskFault|Transport|Sandbox|Jail|CoreDump)Tests'
     local logs status=0 first
     logs=$(mktemp -d)
-    run_bundle Tools/bed/bed --memory 12288 --timeout 3600 -- "$root/$test_bundle" \
+    run_bundle Tools/bed/bed --memory 12288 --timeout 3600 -- "$@" "$root/$test_bundle" \
         --filter "$heavy" >"$logs/heavy" 2>&1 &
     first=$!
-    run_bundle Tools/bed/bed --memory 5120 --timeout 3600 -- "$root/$test_bundle" \
+    run_bundle Tools/bed/bed --memory 5120 --timeout 3600 -- "$@" "$root/$test_bundle" \
         --filter '^BootTests\.' --skip "$heavy" 2>&1 | tee "$logs/light" || status=1
     wait "$first" || status=1
     cat "$logs/heavy"

@@ -20,6 +20,10 @@ enum Bed {
         get throws { try setting("SWIFTLET_VMM") }
     }
 
+    /// The filters' mode where a test does not say one: `./dev test --log-calls` sets `log`. Nil: the
+    /// monitor's default, which ends the process.
+    static var seccomp: String? { try? setting("SWIFTLET_SECCOMP") }
+
     /// Kernels and initial file systems, a folder or file for each version.
     static var guests: String {
         get throws { try setting("SWIFTLET_GUEST_DIR") }

@@ -47,6 +47,7 @@ struct Boot {
         ]
         if let serial { words += ["--serial", serial] }
         if let console { words += ["--console", console] }
+        if let mode = Bed.seccomp, !options.contains("--seccomp") { words += ["--seccomp", mode] }
         return words + options
     }
 
