@@ -116,7 +116,8 @@ def table(networks, frames):
         f"Rounds: {networks['rounds']}, each in turn, {networks['seconds']} s a job. Rates, "
         "latencies and costs are medians; ratios are medians of paired rounds.",
         f"Guest: {networks['ram_mib']} MiB, a vCPU for each pair of queues; all guests run at "
-        "once, and one at a time has work. TCP is iperf3's, with 4 flows for 2 pairs; packets, round "
+        "once, and one at a time has work, while the monitors of the others stand still but for "
+        "those of two guests. TCP is iperf3's, with 4 flows for 2 pairs; packets, round "
         "trips and vsock are made by Tools/guest/traffic.c.",
         "CPU is the process's user and system time without the guest's, vhost's worker counted "
         "with it; the kernel samples it. That of all threads but the vCPUs is exact. For two "

@@ -4,7 +4,7 @@ import VMMHost
 /// what the socket does not take waits here up to a bound, so that a frame once begun is finished.
 package struct FrameQueue {
     /// An empty queue keeps that much memory; what a slow peer made it take beyond is given back.
-    private static let keptByteCount = 1 << 20
+    private static let keptByteCount = 512 << 10
 
     private var bytes: [UInt8] = []
     private var sent = 0

@@ -4,7 +4,7 @@ import VMMHost
 /// A switch whose ports are connections to Unix sockets, with frames behind their lengths. It
 /// sleeps while no frame comes. Belongs to its loop's thread.
 package final class FrameSwitch {
-    /// Ports at a time: each has up to 400 KiB of frames, and shares `sharedLimit` with the others.
+    /// Ports at a time: each takes up to 640 KiB, and shares `sharedLimit` with the others.
     package static let portLimit = 256
     /// In bytes: while all ports together have less waiting, one may have more than its share.
     private let sharedLimit: Int
