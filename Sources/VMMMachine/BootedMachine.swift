@@ -16,6 +16,7 @@ final class BootedMachine: BootableMachine {
     }
 
     private let outline: MachineOutline
+    private let guestLog: GuestLog
     private(set) var life = 0
     private let surroundings: Surroundings
     private let payload: Payload
@@ -33,6 +34,7 @@ final class BootedMachine: BootableMachine {
     init(_ outline: MachineOutline, _ surroundings: Surroundings) throws {
         self.outline = outline
         self.surroundings = surroundings
+        guestLog = GuestLog(clock: surroundings.clock)
         io = try EventLoop()
         payload = try Payload(outline)
         devices = try DeviceSet(outline, loop: io, clock: surroundings.clock)
@@ -40,11 +42,20 @@ final class BootedMachine: BootableMachine {
 
     func begin(notify: @escaping @Sendable (MachineEvent, Int) -> Void) throws {
         life += 1
-        let report: @Sendable (MachineEvent) -> Void = { [life] in notify($0, life) }
-        devices.reports.connect { report(.device($0)) }
+        let once = OncePerLife()
+        let report: @Sendable (MachineEvent) -> Void = { [life] in
+            if once.admits($0) { notify($0, life) }
+        }
+        devices.reports.connect { [guestLog] device in
+            if case .panicked(let kind) = device {
+                guestLog.devices.warn("the guest panics: \(kind)")
+            }
+            report(.device(device))
+        }
         let builder = MachineBuilder(
             outline: outline, system: surroundings.system, payload: payload, devices: devices,
-            loop: io, clock: surroundings.clock, events: surroundings.events, notify: report)
+            loop: io, clock: surroundings.clock, events: surroundings.events, guestLog: guestLog,
+            notify: report)
         let machine = try builder.build()
         self.machine = machine
         if life == 1 { devices.guestStarts() }

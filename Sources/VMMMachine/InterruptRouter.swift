@@ -26,9 +26,9 @@ final class InterruptRouter: MessageInterruptSource, InterruptPinSink {
     /// A guest decides how often it programs what the kernel refuses.
     fileprivate let limiter: LogLimiter
 
-    init(vm: KVMVirtualMachine, clock: any HostClock) {
+    init(vm: KVMVirtualMachine, limiter: LogLimiter) {
         self.vm = vm
-        limiter = LogLimiter(clock: clock)
+        self.limiter = limiter
     }
 
     func makeMessageInterrupt() -> any MessageInterrupt {

@@ -1,9 +1,17 @@
+import Synchronization
 import VMMBase
 import VMMBus
 import VMMDevices
 import VMMFirmware
 import VMMHost
 import VMMVirtIO
+
+/// Which devices a guest has set up in its life: it may do so again and again.
+private final class Begun: Sendable {
+    private let ids = Mutex<Set<String>>([])
+
+    func isFirst(_ id: String) -> Bool { ids.withLock { $0.insert(id).inserted } }
+}
 
 /// Where the virtio devices are, and how the guest hears of them.
 extension MachineBuilder {
@@ -12,13 +20,14 @@ extension MachineBuilder {
         _ vm: KVMVirtualMachine
     ) throws -> Machine.Plugs {
         var plug = TransportPlug(
-            memoryBus: platform.memory, doorbells: vm, loop: loop, memory: memory, clock: clock,
-            features: outline.ring == .packed ? Feature.packedRing : 0)
+            memoryBus: platform.memory, doorbells: vm, loop: loop, memory: memory,
+            limiter: guestLog.devices, features: outline.ring == .packed ? Feature.packedRing : 0)
+        let begun = Begun()
         plug.report = { [events] id, change in
             let event = change == .activated ? EventMonitor.Event.activated : .reset
             events?.tell(.virtIODevice, event, [("id", id)])
-            // A driver's set-up is start-up once more, of other code.
-            if change == .activated { ProcessMemory.dropStartupCode() }
+            // A driver's first set-up is start-up once more, of other code.
+            if change == .activated, begun.isFirst(id) { ProcessMemory.dropStartupCode() }
         }
         return switch outline.transport {
         case .pci: .pci(try plugPCI(platform, plug, router))

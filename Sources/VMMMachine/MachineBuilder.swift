@@ -14,6 +14,7 @@ struct MachineBuilder {
     let loop: EventLoop
     let clock: any HostClock
     let events: EventMonitor?
+    let guestLog: GuestLog
     let notify: @Sendable (MachineEvent) -> Void
 
     func build() throws -> Machine {
@@ -27,13 +28,14 @@ struct MachineBuilder {
             throw MachineError("boot data at \(blob.address) lies outside memory")
         }
         try vm.prepareX86()
-        let router = InterruptRouter(vm: vm, clock: clock)
+        let router = InterruptRouter(vm: vm, limiter: guestLog.devices)
         let platform = try Platform(
             Platform.Parts(
                 layout: outline.layout, router: router,
                 segments: outline.segments,
                 hasConfigurationPorts: outline.needsConfigurationPorts, serial: devices.serial,
-                debugConsole: devices.debugConsole, clock: clock, notify: notify))
+                debugConsole: devices.debugConsole, clock: clock, guestLog: guestLog,
+                notify: notify))
         devices.serialPort.connect(platform.uart)
         // The chip of an earlier life may have held the input back.
         devices.serial?.setInputPaused(false)

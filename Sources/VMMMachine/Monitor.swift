@@ -145,18 +145,21 @@ package final class Monitor {
     }
 
     /// The same machine anew, with its devices.
-    private func reboot() throws {
+    private func reboot(askedByGuest: Bool) throws {
         guard let booted else { return }
-        events?.tell(.vm, .rebooting)
+        func tell(_ event: EventMonitor.Event) {
+            events?.tell(.vm, event, causedByGuest: askedByGuest)
+        }
+        tell(.rebooting)
         booted.end()
         forget(booted.removeRequested())
         isPaused = false
         heldEvent = nil
-        events?.tell(.vm, .shutdown)
-        events?.tell(.vm, .booting)
+        tell(.shutdown)
+        tell(.booting)
         try booted.begin(notify: reporter())
-        events?.tell(.vm, .booted)
-        events?.tell(.vm, .rebooted)
+        tell(.booted)
+        tell(.rebooted)
         ProcessMemory.trimHeap()
     }
 
@@ -222,18 +225,22 @@ package final class Monitor {
     private func take(_ event: MachineEvent) {
         switch event {
         case .failed(let reason): end(.failed(reason))
+        case .crashed(let reason) where outlivesGuest:
+            Log.error(reason)
+            events?.tell(.vm, .failed, [("reason", reason)])
+            shutDown()
+        case .crashed(let reason): end(.failed(reason))
         case .ejected(let address): removeEjected(address)
         case .device(.panicked(let kind)):
-            Log.warning("the guest panics: \(kind)")
             events?.tell(.guest, .panic, [("event", kind)])
         case .device(.ready): events?.tell(.guest, .ready)
         case .powerOff where outlivesGuest: shutDown()
         case .powerOff: end(.poweredOff)
         case .reset, .device(.watchdogExpired):
-            if case .device = event { events?.tell(.vm, .watchdog) }
+            if case .device = event { events?.tell(.vm, .watchdog, causedByGuest: true) }
             Log.info("the guest reboots")
             do {
-                try reboot()
+                try reboot(askedByGuest: true)
             } catch {
                 end(.failed("\(error)"))
             }
@@ -314,7 +321,7 @@ package final class Monitor {
     /// A machine that does not come up again is shut down.
     private func rebootOnRequest() throws {
         do {
-            try reboot()
+            try reboot(askedByGuest: false)
         } catch {
             shutDown()
             throw error

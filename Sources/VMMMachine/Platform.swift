@@ -25,6 +25,7 @@ final class Platform: Sendable {
         let serial: (any ByteChannel)?
         let debugConsole: (channel: any ByteChannel, port: UInt16)?
         let clock: any HostClock
+        let guestLog: GuestLog
         let notify: @Sendable (MachineEvent) -> Void
     }
 
@@ -87,7 +88,8 @@ final class Platform: Sendable {
                 clock: parts.clock, memoryBelow4G: low,
                 memoryAbove4G: parts.layout.ramBytes - low, reset: reset),
             at: 0x70, count: 2)
-        try ports.attach(DebugPort(clock: parts.clock), at: 0x80, count: 1)
+        try ports.attach(
+            DebugPort(clock: parts.clock, limiter: parts.guestLog.debugPort), at: 0x80, count: 1)
         try ports.attach(
             ACPIPowerRegisters(reset: reset, powerOff: powerOff), at: 0x600, count: 8)
         try ports.attach(ACPITimer(clock: parts.clock), at: 0x608, count: 4)

@@ -10,6 +10,8 @@ package enum MachineEvent: Sendable {
     case powerOff
     /// The guest asked for a reset, or fell over its own feet (triple fault).
     case reset
+    /// KVM cannot run the guest on, for what it did; a sentence for the user.
+    case crashed(String)
     /// The guest has let go of a device that it was asked for.
     case ejected(PCIAddress)
     /// What one of its devices tells.
@@ -99,6 +101,9 @@ final class VirtualCPU: Sendable {
             return false
         case .powerOff:
             surroundings.notify(.powerOff)
+            return false
+        case .crashed(let reason):
+            surroundings.notify(.crashed("vCPU \(cpu.id): \(reason)"))
             return false
         case .failed(let reason):
             surroundings.notify(.failed("vCPU \(cpu.id): \(reason)"))

@@ -48,7 +48,8 @@ package struct ThreadRules: Sendable {
     private static var every: SystemCallRules {
         SystemCallRules(
             .read, .write, .readv, .writev, .close, .futex, .brk, .munmap, .mremap, .madvise,
-            .rt_sigprocmask, .rt_sigreturn, .rt_sigaction, .sigaltstack, .getpid, .gettid, .exit,
+            .poll, .rt_sigprocmask, .rt_sigreturn, .rt_sigaction, .sigaltstack, .getpid, .gettid,
+            .exit,
             .exit_group,
             .clock_gettime, .getrandom, .sched_yield, .restart_syscall)
             + SystemCallRules(.mmap, .only(readWrite, at: 2))
@@ -66,7 +67,7 @@ package struct ThreadRules: Sendable {
     /// An event loop, its counters and its ring.
     private static var loop: SystemCallRules {
         SystemCallRules(
-            .epoll_wait, .epoll_pwait, .epoll_ctl, .epoll_create1, .eventfd2, .poll,
+            .epoll_wait, .epoll_pwait, .epoll_ctl, .epoll_create1, .eventfd2,
             .sched_setaffinity, .sched_getaffinity)
     }
 

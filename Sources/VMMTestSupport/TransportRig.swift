@@ -103,7 +103,7 @@ package final class TransportRig {
         layouts = queueSizes.map { _ in VirtQueue.Layout() }
         let plug = TransportPlug(
             memoryBus: bus, doorbells: NoDoorbells(), loop: thread.loop, memory: memory,
-            clock: ManualClock(), features: Feature.packedRing)
+            limiter: LogLimiter(clock: ManualClock()), features: Feature.packedRing)
         let address = GuestAddress(Self.address)
         switch kind {
         case .pci:

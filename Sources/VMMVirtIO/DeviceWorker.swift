@@ -38,13 +38,13 @@ package final class DeviceWorker {
 
     package init(
         _ device: any VirtIODevice, loop: EventLoop, memory: GuestMemory, doorbells: [EventFD],
-        clock: any HostClock
+        limiter: LogLimiter
     ) {
         self.device = device
         self.loop = loop
         self.memory = memory
         self.doorbells = doorbells
-        self.limiter = LogLimiter(clock: clock)
+        self.limiter = limiter
     }
 
     /// Gives the device its queues and begins to serve it.

@@ -83,8 +83,7 @@ struct LifecycleTests {
     @Test("a vCPU that cannot run on ends the monitor with a message")
     func failure() throws {
         let scratch = try Scratch()
-        // Jumps to where no memory is: mov $0xd0000000, %eax; jmp *%eax
-        let kernel = try scratch.file("kernel", Self.kernel([0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0]))
+        let kernel = try scratch.file("kernel", Self.kernel(Self.jumpToNowhere))
         let words = [
             try Bed.monitor, "--kernel", kernel, "--serial",
             "socket=\(scratch("socket"))", "--console", "off", "--net", "tap=swl-fail",
@@ -103,6 +102,28 @@ struct LifecycleTests {
             ])
         #expect(!scratch.exists("socket"))
         #expect(try !Bed.interfaces.contains("swl-fail"))
+    }
+
+    @Test("a guest that KVM cannot run on ends alone where the monitor is to stay")
+    func outlivedCrash() throws {
+        let scratch = try Scratch()
+        let kernel = try scratch.file("kernel", Self.kernel(Self.jumpToNowhere))
+        let socket = scratch("api")
+        let words = [
+            try Bed.monitor, "--kernel", kernel, "--console", "off", "--serial", "null",
+            "--no-shutdown", "--api-socket", "path=\(socket)", "--event-monitor",
+            "path=\(scratch("events"))",
+        ]
+        let guest = try Guest(words, in: scratch)
+        let api = API(socket: socket)
+        let deadline = Date(timeIntervalSinceNow: Guest.patience)
+        while (try? api.state()) != "Created", Date() < deadline { Thread.sleep(forTimeInterval: 1) }
+        #expect(try api.put("vm.boot") == 204)
+        #expect(try api.put("vmm.shutdown") == 200)
+
+        #expect(try guest.waitForExit() == 0)
+        #expect(guest.errors.text.contains("ERROR -- vCPU 0"))
+        #expect(try scratch.events("events").contains("vm failed"))
     }
 
     @Test("reboots leave no descriptors, memory or threads behind")
@@ -142,6 +163,9 @@ struct LifecycleTests {
         #expect(last.descriptors < first.descriptors + 20)
         #expect(last.addresses < first.addresses + 3 * 16384)
     }
+
+    /// Jumps to where no memory is: mov $0xd0000000, %eax; jmp *%eax
+    private static let jumpToNowhere: [UInt8] = [0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0]
 
     /// An ELF file whose PVH entry is this code, at 1 MiB.
     static func kernel(_ code: [UInt8]) -> Data {

@@ -61,8 +61,8 @@ struct PlatformTests {
         #expect(guest.all("complaint") == [])
     }
 
-    @Test("devices live through many resets by their drivers")
-    func driverResets() throws {
+    @Test("devices live through many resets by their drivers", arguments: ["pci", "mmio"])
+    func driverResets(transport: String) throws {
         let scratch = try Scratch()
         let disk = try scratch.file(
             "disk", "the first line\n" + String(repeating: "x", count: 4096))
@@ -91,7 +91,8 @@ struct PlatformTests {
             """)
         boot.options = [
             "--disk", "path=\(disk),image_type=raw", "--net",
-            "tap=swl-reset,ip=192.168.220.1,mask=255.255.255.0",
+            "tap=swl-reset,ip=192.168.220.1,mask=255.255.255.0", "--platform",
+            "transport=\(transport)",
         ]
 
         let guest = try boot.start(scratch)

@@ -100,6 +100,24 @@ struct EventLoopRingTests {
         }
     }
 
+    @Test("a bell that rings whenever it is served keeps nobody waiting")
+    func endlessBell() throws {
+        defer { thread.end() }
+        let bell = try EventFD()
+        onLoop { loop, ring in
+            try? loop.add(bell.descriptor, [.readable, .edgeTriggered]) { [ring] in
+                bell.clear()
+                bell.signal()
+                // Takes what the kernel has told meanwhile: that it rang.
+                _ = ring.nextCompletion()
+            }
+        }
+        bell.signal()
+        let served = try EventFD()
+        thread.loop.post { served.signal() }
+        #expect(served.descriptor.isReady(.readable, waitingMilliseconds: 10_000))
+    }
+
     /// Rounds of the test of all at once; more by hand.
     private static let rounds =
         ProcessInfo.processInfo.environment["SWIFTLET_ROUNDS"].flatMap(Int.init) ?? 2000

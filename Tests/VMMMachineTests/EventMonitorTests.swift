@@ -67,11 +67,25 @@ struct EventMonitorTests {
             text += read()
         }
         clock.advance(nanoseconds: 1_000_000_000)
-        for _ in 0..<100 { monitor.tell(.vm, .rebooting) }
+        for _ in 0..<100 { monitor.tell(.vm, .rebooting, causedByGuest: true) }
         let later = try records(read())
 
         #expect(try records(text).count == 1000)
         #expect(later.count == 11 && later[0]["properties"]?["count"] == .string("2000"))
+    }
+
+    @Test("a guest that makes all the events it can does not keep the host's back")
+    func hostIsTold() throws {
+        let monitor = try monitor()
+        for _ in 0..<3000 {
+            monitor.tell(.virtIODevice, .reset)
+            _ = read()
+        }
+        monitor.tell(.vm, .rebooting, causedByGuest: true)
+        monitor.tell(.vm, .paused)
+        let told = try records(read()).compactMap { $0["event"] }
+
+        #expect(told.contains(.string("paused")) && !told.contains(.string("rebooting")))
     }
 
     @Test("a reader that stalls loses whole records, and is told how many")

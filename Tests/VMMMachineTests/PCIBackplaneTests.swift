@@ -77,7 +77,8 @@ private final class HotplugRig {
         let range = try #require(GuestRange(start: GuestAddress(0), count: 1 << 20))
         let plug = TransportPlug(
             memoryBus: memoryBus, doorbells: NoDoorbells(), loop: loop,
-            memory: try GuestMemory(ranges: [range], usesHugePages: false), clock: ManualClock())
+            memory: try GuestMemory(ranges: [range], usesHugePages: false),
+            limiter: LogLimiter(clock: ManualClock()))
         backplane = PCIBackplane(
             outline.segments, roots: roots, plug: plug, interrupts: interrupts)
         let ejected = Mailbox()

@@ -68,7 +68,7 @@ final class MMIODriver {
             LoopBound(adopting: device),
             plug: TransportPlug(
                 memoryBus: memoryBus, doorbells: doorbells, loop: loop, memory: memory,
-                clock: ManualClock(), features: features),
+                limiter: LogLimiter(clock: ManualClock()), features: features),
             interrupt: edge, address: GuestAddress(Self.address))
         queues = try (0..<2).map { index in
             try FakeQueue.make(

@@ -63,7 +63,7 @@ final class PCIDriver {
             LoopBound(adopting: device),
             plug: TransportPlug(
                 memoryBus: memoryBus, doorbells: doorbells, loop: loop, memory: memory,
-                clock: ManualClock(), features: features),
+                limiter: LogLimiter(clock: ManualClock()), features: features),
             interrupts: interrupts, barAddress: GuestAddress(Self.barAddress))
         deviceNumber = UInt64(root.attach(transport)?.device ?? 0)
         ecam = root.ecam

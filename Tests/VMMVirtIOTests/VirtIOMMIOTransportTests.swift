@@ -282,6 +282,31 @@ struct VirtIOMMIOTransportTests {
         #expect(driver.status == 0)
     }
 
+    @Test("vCPUs that reset a device at once all go on")
+    func resetsAtOnce() throws {
+        let bus = driver.memoryBus
+        try driver.withLoop {
+            let threads = (0..<3).compactMap { _ in
+                try? HostThread(name: "vcpu", role: .tool) {
+                    func write(_ offset: UInt64, _ value: UInt64) {
+                        bus.write(
+                            address: MMIODriver.address + offset, width: .doubleWord, value: value)
+                    }
+                    for _ in 0..<300 {
+                        write(Register.driverFeaturesSelect, 1)
+                        write(Register.driverFeatures, 1)
+                        write(Register.status, 0xf)
+                        write(Register.status, 0)
+                    }
+                }
+            }
+            for thread in threads { thread.join() }
+            #expect(threads.count == 3)
+        }
+        driver.start()
+        #expect(device.queues.count == 2)
+    }
+
     @Test("no register traps at any width, offset and value")
     func everyRegister() throws {
         try driver.withLoop {

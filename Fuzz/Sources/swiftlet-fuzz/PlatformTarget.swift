@@ -101,7 +101,8 @@ enum PlatformTarget: FuzzTarget {
             try ports.attach(
                 CMOS(clock: clock, memoryBelow4G: 1 << 30, memoryAbove4G: 1 << 32) {},
                 at: 0x70, count: 2)
-            try ports.attach(DebugPort(clock: clock), at: 0x80, count: 1)
+            try ports.attach(
+                DebugPort(clock: clock, limiter: LogLimiter(clock: clock)), at: 0x80, count: 1)
             try ports.attach(
                 ACPIPowerRegisters {
                 } powerOff: {

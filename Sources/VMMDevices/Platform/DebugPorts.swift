@@ -14,11 +14,10 @@ package final class DebugPort: BusDevice {
     private let limiter: LogLimiter
 
     /// Times in the log count from now.
-    package init(clock: any HostClock) {
+    package init(clock: any HostClock, limiter: LogLimiter) {
         self.clock = clock
+        self.limiter = limiter
         start = clock.monotonicNanoseconds()
-        // Linux also writes here to pass time, a thousand times a boot; stages are a few dozen.
-        limiter = LogLimiter(clock: clock, burst: 64)
     }
 
     package func read(offset: UInt64, width: AccessWidth) -> UInt64 { width.allOnes }

@@ -33,15 +33,23 @@ package enum DiskOperation {
         }
     }
 
+    /// The fewest completions that a ring has room for: a loop that waits in it watches all its
+    /// doorbells there, however small a queue the guest chose.
+    private static let leastCompletions: UInt32 = 128
+
     /// Room for `depth` requests between two `submit`.
     package init(depth: UInt32) throws(HostError) {
         let memory = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
         unsafe memory.initialize(to: io_uring())
+        var parameters = io_uring_params()
+        parameters.cq_entries = max(2 * depth, Self.leastCompletions)
         // Completions come with the thread's next call into the kernel, not by interrupting it.
-        var code = unsafe io_uring_queue_init(depth, memory, IORING_SETUP_COOP_TASKRUN)
+        parameters.flags = IORING_SETUP_CQSIZE | IORING_SETUP_COOP_TASKRUN
+        var code = unsafe io_uring_queue_init_params(depth, memory, &parameters)
         if code == -EINVAL {
             // Linux before 5.19.
-            code = unsafe io_uring_queue_init(depth, memory, 0)
+            parameters.flags = IORING_SETUP_CQSIZE
+            code = unsafe io_uring_queue_init_params(depth, memory, &parameters)
         }
         guard code == 0 else {
             unsafe memory.deallocate()
@@ -179,6 +187,10 @@ package enum DiskOperation {
     private var raised: [AnyObject] = []
     /// Events that the owner of the requests has met. Few: each comes with a call into the kernel.
     private var events: [Event] = []
+    /// The events that are handled at the moment.
+    private var turn: [Event] = []
+    /// More than doorbells ring at once; the rest waits in the kernel.
+    private static let turnLimit = 256
 
     private func forgetRaised() {
         if !raised.isEmpty, unsafe io_uring_sq_ready(ring) == 0 {
@@ -209,20 +221,18 @@ package enum DiskOperation {
     /// Takes all that the kernel has told: true when requests are finished. `handle` is called for
     /// each event, and may change what is watched.
     func takeAll(_ handle: (Event) -> Void) -> Bool {
-        while let entry = takeEntry() {
+        while events.count < Self.turnLimit, let entry = takeEntry() {
             if entry.token & Self.watchBit == 0 {
                 finished.append(Completion(token: entry.token, result: entry.result))
             } else {
                 noteEvent(entry)
             }
         }
-        // By index: a handler may meet further events.
-        var index = 0
-        while index < events.count {
-            handle(events[index])
-            index += 1
-        }
-        events.removeAll(keepingCapacity: true)
+        // What a handler meets meanwhile has its turn next: a guest that rings again while it is
+        // served would keep everybody else waiting.
+        swap(&events, &turn)
+        for event in turn { handle(event) }
+        turn.removeAll(keepingCapacity: true)
         return !finished.isEmpty
     }
 

@@ -39,6 +39,8 @@ import VMMBase
         case reset
         /// The guest asked KVM itself to power off.
         case powerOff
+        /// KVM cannot go on with this guest, for what it did; a sentence for the log.
+        case crashed(String)
         /// KVM cannot go on; a sentence for the log.
         case failed(String)
     }
@@ -85,19 +87,19 @@ import VMMBase
             return type == UInt32(KVM_SYSTEM_EVENT_SHUTDOWN) ? .powerOff : .reset
         case KVM_EXIT_FAIL_ENTRY:
             let reason = unsafe run.pointee.fail_entry.hardware_entry_failure_reason
-            return .failed(
+            return .crashed(
                 "KVM could not enter the guest (hardware reason 0x\(String(reason, radix: 16)))")
         case KVM_EXIT_INTERNAL_ERROR:
             let error = unsafe run.pointee.internal
-            return .failed("KVM internal error, suberror \(error.suberror)" + registersText())
-        case let other: return .failed("unexpected KVM exit \(other)")
+            return .crashed("KVM internal error, suberror \(error.suberror)" + registersText())
+        case let other: return .crashed("unexpected KVM exit \(other)")
         }
     }
 
     private func decodePort() -> Exit {
         let io = unsafe run.pointee.io
         guard let width = AccessWidth(rawValue: io.size) else {
-            return .failed("a port access of \(io.size) bytes")
+            return .crashed("a port access of \(io.size) bytes")
         }
         return Int32(io.direction) == KVM_EXIT_IO_IN
             ? .portRead(port: io.port, width: width, count: Int(io.count))

@@ -66,11 +66,13 @@ package final class EventMonitor: Sendable {
         guestLimiter = RateLimiter(bytes: nil, operations: Self.guestBucket, clock: clock)
     }
 
-    /// Writes a record.
+    /// Writes a record. What the guest causes pays for it; what the host asked for is always told.
     package func tell(
-        _ source: Source, _ event: Event, _ properties: [(name: String, value: String)] = []
+        _ source: Source, _ event: Event, _ properties: [(name: String, value: String)] = [],
+        causedByGuest: Bool = false
     ) {
-        let isAllowed = source == .vmm || guestLimiter.admit(byteCount: 0) == 0
+        let pays = causedByGuest || source == .virtIODevice || source == .guest
+        let isAllowed = !pays || guestLimiter.admit(byteCount: 0) == 0
         guard isAllowed else {
             return state.withLock { state in
                 state.lost += 1

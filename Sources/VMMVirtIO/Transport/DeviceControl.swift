@@ -52,7 +52,6 @@ final class DeviceControl: Sendable {
     /// doorbells are bound, so that two vCPUs that move them at once do not leave a range behind.
     /// Taken before any other lock.
     private let placement = Mutex<[(queue: Int, doorbell: Doorbell)]>([])
-    private let limiter: LogLimiter
 
     init(
         _ device: LoopBound<any VirtIODevice>, _ traits: Traits, plug: TransportPlug,
@@ -68,11 +67,10 @@ final class DeviceControl: Sendable {
                 writableConfiguration: traits.writableConfiguration))
         let doorbells = try traits.queueSizes.map { _ throws(HostError) in try EventFD() }
         self.doorbells = doorbells
-        limiter = LogLimiter(clock: plug.clock)
         worker = device.map { device in
             DeviceWorker(
                 device, loop: plug.loop, memory: plug.memory, doorbells: doorbells,
-                clock: plug.clock)
+                limiter: plug.limiter)
         }
         worker.withValue { worker in
             worker.faulted = { [weak self] in self?.setNeedsReset() }
@@ -173,11 +171,13 @@ final class DeviceControl: Sendable {
     }
 
     private func postReset(_ afterReset: (@Sendable () -> Void)?) {
-        plug.loop.post { [self] in
+        let isPosted = plug.loop.post { [self] in
             deactivate()
             plug.report(id, .reset)
             afterReset?()
         }
+        // The machine of a loop that has failed is about to end, and its vCPUs with it.
+        if !isPosted { afterReset?() }
     }
 
     /// Takes the queues away from the device, which is as after power-on then. On the loop's
@@ -252,7 +252,7 @@ final class DeviceControl: Sendable {
                 bound.append((queue, doorbell))
             } catch {
                 // Slower, not wrong: the write then exits to us and signals the same eventfd.
-                limiter.warn("\(id): doorbell of queue \(queue) not bound: \(error)")
+                plug.limiter.warn("\(id): doorbell of queue \(queue) not bound: \(error)")
             }
         }
     }

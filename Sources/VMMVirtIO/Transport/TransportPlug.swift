@@ -8,7 +8,8 @@ package struct TransportPlug: Sendable {
     package let doorbells: any DoorbellBinder
     package let loop: EventLoop
     package let memory: GuestMemory
-    package let clock: any HostClock
+    /// For lines about drivers that break the rules.
+    package let limiter: LogLimiter
     /// What is offered beside the device's own features and `Feature.ring`.
     package let features: UInt64
     /// Told the device's name when its driver has made it ready or has reset it. On the loop.
@@ -21,13 +22,13 @@ package struct TransportPlug: Sendable {
 
     package init(
         memoryBus: Bus, doorbells: any DoorbellBinder, loop: EventLoop, memory: GuestMemory,
-        clock: any HostClock, features: UInt64 = 0
+        limiter: LogLimiter, features: UInt64 = 0
     ) {
         self.memoryBus = memoryBus
         self.doorbells = doorbells
         self.loop = loop
         self.memory = memory
-        self.clock = clock
+        self.limiter = limiter
         self.features = features
     }
 }

@@ -14,8 +14,8 @@ package final class VirtIOMMIOTransport: VirtIOTransport {
     private let control: DeviceControl
     private let wiring: MMIOWiring
     private let address: GuestAddress
-    /// Raised by the loop when a reset is done.
-    private let resetDone: EventFD
+    /// Signalled by the loop for each reset that is done: several vCPUs may wait, each for its own.
+    private let resetDone: Semaphore
 
     /// Plugs `device` in: it answers at `address` at once.
     package init(
@@ -26,7 +26,7 @@ package final class VirtIOMMIOTransport: VirtIOTransport {
         type = traits.type
         wiring = MMIOWiring(interrupt, address)
         control = try DeviceControl(device, traits, plug: plug, wiring: wiring)
-        resetDone = try EventFD()
+        resetDone = try Semaphore()
         self.address = address
         interrupt.whenUnmasked { [weak wiring] in wiring?.signalAgain() }
         try plug.memoryBus.attach(self, at: address.rawValue, count: Self.byteCount)
@@ -106,10 +106,7 @@ extension VirtIOMMIOTransport: BusDevice {
         let resets = control.change(afterReset: { [resetDone] in resetDone.signal() }) {
             $0.setStatus(value)
         }
-        guard resets else { return }
-        while !resetDone.clear() {
-            _ = resetDone.descriptor.isReady(.readable, waitingMilliseconds: -1)
-        }
+        if resets { resetDone.wait() }
     }
 
     private static func apply(

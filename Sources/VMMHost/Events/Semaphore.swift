@@ -1,0 +1,26 @@
+import CVMMLinux
+import Glibc
+import VMMBase
+
+/// A kernel counter for which threads wait one by one: each signal lets one of them go on. Waiting
+/// is a read and nothing else, which every thread's sandbox allows. Any thread.
+package final class Semaphore: Sendable {
+    private let descriptor: FileDescriptor
+
+    package init() throws(HostError) {
+        let raw = eventfd(0, Int32(EFD_CLOEXEC | EFD_SEMAPHORE))
+        guard raw >= 0 else { throw .last("create an eventfd") }
+        descriptor = FileDescriptor(owning: raw)
+    }
+
+    package func signal() {
+        // Fails only when the counter is full, which takes 2^64 signals.
+        _ = eventfd_write(descriptor.rawValue, 1)
+    }
+
+    /// Returns when a signal has come for this thread. Unix signals do not end the wait.
+    package func wait() {
+        var value: eventfd_t = 0
+        while unsafe eventfd_read(descriptor.rawValue, &value) != 0, errno == EINTR {}
+    }
+}
