@@ -2,11 +2,11 @@
 import PackageDescription
 
 // The modules are links to the product's own sources, as in Benchmarks/ring: all of them are
-// compiled with libFuzzer's counters, and with assertions on though optimised.
+// compiled with libFuzzer's counters and AddressSanitizer, and with assertions on though optimised.
 let fuzzed: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .strictMemorySafety(),
-    .unsafeFlags(["-sanitize=fuzzer", "-assert-config", "Debug", "-enable-testing"]),
+    .unsafeFlags(["-sanitize=fuzzer,address", "-assert-config", "Debug", "-enable-testing"]),
 ]
 
 // What feeds them has no counters: it is not what is looked into.
@@ -56,6 +56,6 @@ let package = Package(
                 "VMMTestSupport",
             ],
             swiftSettings: fuzzing,
-            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]),
+            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]),
     ]
 )

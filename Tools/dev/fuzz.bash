@@ -3,12 +3,17 @@
 fuzzer=Fuzz/.build/release/swiftlet-fuzz
 fuzz_cache=${SWIFTLET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swiftlet}/fuzz
 
-# An input of 32 KiB is more than the largest seed; 30 s are a hang, on a busy machine too.
-readonly fuzz_flags=(-max_len=32768 -timeout=30 -rss_limit_mb=512 -malloc_limit_mb=256 -verbosity=1)
+# An input of 32 KiB is more than the largest seed; 30 s are a hang, on a busy machine too. Half of
+# the resident memory is AddressSanitizer's.
+readonly fuzz_flags=(
+    -max_len=32768 -timeout=30 -rss_limit_mb=1536 -malloc_limit_mb=256 -verbosity=1
+    -print_final_stats=1
+)
 
 # Builds the fuzzers and fuzzes each TARGET (default: all), two side by side, for `--seconds N`, or
 # with `--runs N` for that many inputs. The corpus stays in the cache and grows; with `--seed N` it
 # begins anew, with the same inputs each time. What makes a target fail goes to Fuzz/findings.
+# A line for each run goes to the cache's `ledger`: date, target, CPU seconds, inputs, coverage.
 # `crash N` kills N processes that write to images instead.
 run_fuzzers() {
     local seconds=60 runs='' seed='' targets=() running=0 target failed=0
@@ -65,13 +70,14 @@ fuzz() {
     "$fuzzer" seed "$directory/seeds"
     mv "$directory/seeds/dictionary" "$directory/dictionary"
     log=$directory/log
-    if "$fuzzer" "${fuzz_flags[@]}" "$@" -dict="$directory/dictionary" \
-        -artifact_prefix="Fuzz/findings/$target-" "$directory/corpus" "$directory/seeds" \
-        >"$log" 2>&1; then
-        printf '%s: %s\n' "$target" "$(grep '^Done' "$log" || tail -n 1 "$log")"
-        return
-    fi
-    local finding
+    local status=0 cpu finding TIMEFORMAT='%U %S'
+    cpu=$({
+        time "$fuzzer" "${fuzz_flags[@]}" "$@" -dict="$directory/dictionary" \
+            -artifact_prefix="Fuzz/findings/$target-" "$directory/corpus" "$directory/seeds" \
+            >"$log" 2>&1
+    } 2>&1) || status=$?
+    report_fuzzing "$target" "$log" "$cpu"
+    ((status)) || return 0
     finding=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
     {
         grep -E 'Fatal error|ERROR: libFuzzer|^SUMMARY' "$log" || tail -n 20 "$log"
@@ -80,4 +86,20 @@ fuzz() {
             printf 'again: SWIFTLET_FUZZ=%s %s %s\n' "$target" "$fuzzer" "$finding"
     } >&2
     return 1
+}
+
+# report_fuzzing TARGET LOG "USER SYSTEM": what was run and what it reached, to the ledger too.
+report_fuzzing() {
+    local line
+    line=$(awk -v target="$1" -v cpu="$3" '
+        /inline 8-bit counters/ { sub(/.*\(/, ""); edges = $1 }
+        / cov: / { for (i = 1; i < NF; i++) { if ($i == "cov:") cov = $(i + 1)
+            if ($i == "ft:") features = $(i + 1); if ($i == "corp:") corpus = $(i + 1) } }
+        /stat::number_of_executed_units/ { runs = $2 }
+        END { split(cpu, time); seconds = time[1] + time[2]
+            printf "%s: %d inputs in %.0f CPU s (%.0f/s), %d of %d edges, %d features, corpus %s\n",
+                target, runs, seconds, runs / (seconds ? seconds : 1), cov, edges, features, corpus }
+    ' "$2")
+    printf '%s\n' "$line"
+    printf '%s %s\n' "$(date -u +%FT%TZ)" "$line" >>"$fuzz_cache/ledger"
 }
