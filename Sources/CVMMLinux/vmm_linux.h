@@ -273,6 +273,21 @@ static inline pid_t vmm_start_child(struct vmm_child *child, void *stack_end, in
     return pid;
 }
 
+// The interface that a socket's packets go by.
+static inline int vmm_bind_to_device(int socket, const char *name) {
+    return setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name));
+}
+
+// glibc's looks at the file by a call that takes paths, which a filter cannot tell apart.
+static inline int vmm_fstat(int descriptor, struct stat *status) {
+    return (int)syscall(SYS_fstat, descriptor, status);
+}
+
+// By the descriptor of a process: no other one can be meant.
+static inline int vmm_signal_process(int descriptor, int signal) {
+    return (int)syscall(SYS_pidfd_send_signal, descriptor, signal, NULL, 0);
+}
+
 // What a jail is made by: <sched.h>, <sys/mount.h> and <grp.h> have it only with _GNU_SOURCE, or
 // for all threads at once.
 static inline int vmm_unshare(int kinds) { return (int)syscall(SYS_unshare, kinds); }

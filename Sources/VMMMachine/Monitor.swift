@@ -132,8 +132,9 @@ package final class Monitor {
             Privileges.claimCores(forProcess: true)
         }
         do {
+            try sandbox?.prepareControl(configuration, machine)
             try machine.begin(notify: reporter())
-            try sandbox?.confineControl(configuration, machine)
+            try sandbox?.confineControl()
         } catch {
             shutDown()
             throw error
@@ -291,7 +292,8 @@ package final class Monitor {
     func fail(_ request: MachineRequest, _ error: any Error, _ reply: MachineControl.Reply) {
         publish()
         let failure = RequestFailure(request.purpose, error)
-        let reason = failure.chain.joined(separator: ": ")
+        // The client's own words may be in it: who follows the events gets no more than this.
+        let reason = String(failure.chain.joined(separator: ": ").unicodeScalars.prefix(1024))
         events?.tell(.vm, .error, [("request", request.verb.rawValue), ("reason", reason)])
         reply(.failure(failure))
     }

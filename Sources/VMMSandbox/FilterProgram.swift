@@ -59,7 +59,7 @@ package struct FilterProgram: Equatable, Sendable {
         var answers = rules.rules.enumerated().map { place, rule in
             (
                 call: rule.call.rawValue,
-                answer: rule.test == nil ? Answer.verdict(.allow) : .rule(place)
+                answer: rule.tests.isEmpty ? Answer.verdict(.allow) : .rule(place)
             )
         }
         answers.removeAll { $0.call == SystemCall.clone3.rawValue }
@@ -88,7 +88,8 @@ package struct FilterProgram: Equatable, Sendable {
         guard stretches.count > 1 else {
             switch stretches.first?.answer {
             case .rule(let place):
-                if let test = rules.rules[place].test { check(test, otherwise) }
+                for test in rules.rules[place].tests { check(test, otherwise) }
+                answer(.allow)
             case .verdict(let verdict): answer(verdict)
             case nil: break
             }
@@ -111,10 +112,10 @@ package struct FilterProgram: Equatable, Sendable {
         search(stretches[middle...], rules, otherwise)
     }
 
-    /// Looks at an argument; the number is not needed any more.
+    /// Looks at an argument, and goes on behind if it passes; the number is not needed any more.
     private mutating func check(_ test: ArgumentTest, _ otherwise: Verdict) {
         let low = 16 + 8 * UInt32(test.index)
-        // The way to the last instructions, which are refusal and permission.
+        // The way to the last instruction, which is refusal.
         var left = test.values.count + (test.mask == .max ? 1 : 2)
         if test.width == .register {
             load(low + 4)
@@ -128,7 +129,6 @@ package struct FilterProgram: Equatable, Sendable {
             left -= 1
         }
         answer(otherwise)
-        answer(.allow)
     }
 
     // MARK: instructions

@@ -62,13 +62,8 @@ extension SandboxNeeds {
             + SystemCallRules(ioctl: DeviceRequests.blockDevice) + timerCalls + statusCalls
     }
 
-    /// What an open file is and how large; glibc's fstat is either call.
-    static var statusCalls: SystemCallRules {
-        SystemCallRules(.fstat) + SystemCallRules(.newfstatat, .oneOf([emptyPath], at: 3))
-    }
-
-    /// AT_EMPTY_PATH: the file is the descriptor's own.
-    private static let emptyPath: UInt32 = 0x1000
+    /// What an open file is and how large.
+    static var statusCalls: SystemCallRules { SystemCallRules(.fstat) }
 
     /// A timer of the loop's.
     package static var timerCalls: SystemCallRules {
@@ -78,8 +73,9 @@ extension SandboxNeeds {
     /// A new thread, and how it confines itself.
     static var threadCalls: SystemCallRules {
         SystemCallRules(
-            .set_robust_list, .rseq, .sched_setaffinity, .seccomp, .landlock_restrict_self, .capget,
+            .set_robust_list, .rseq, .seccomp, .landlock_restrict_self, .capget,
             .capset)
+            + SystemCallRules(.sched_setaffinity, .oneOf([0], at: 0))
             + SystemCallRules(.clone, .oneOf([threadFlags], at: 0, .register))
             + SystemCallRules(
                 .prctl,

@@ -85,6 +85,7 @@ package enum SystemCall: UInt32, CaseIterable, Sendable {
     case getrandom = 318
     case statx = 332
     case rseq = 334
+    case pidfd_send_signal = 424
     case io_uring_setup = 425
     case io_uring_enter = 426
     case io_uring_register = 427

@@ -20,6 +20,17 @@ package struct ArgumentTest: Equatable, Sendable {
         ArgumentTest(index: index, width: width, mask: .max, values: values)
     }
 
+    func looksAtTheSame(as other: ArgumentTest) -> Bool {
+        index == other.index && width == other.width && mask == other.mask
+    }
+
+    /// Allows what either of two tests of the same bits does.
+    func adding(_ other: ArgumentTest) -> ArgumentTest {
+        var sum = self
+        sum.values += other.values.filter { !values.contains($0) }
+        return sum
+    }
+
     /// Allows no other bits than those of `bits`.
     package static func only(_ bits: UInt32, at index: Int) -> ArgumentTest {
         ArgumentTest(index: index, width: .register, mask: ~bits, values: [0])
@@ -30,8 +41,8 @@ package struct ArgumentTest: Equatable, Sendable {
 package struct SystemCallRules: Sendable {
     struct Rule: Sendable {
         let call: SystemCall
-        /// Nil: with any arguments.
-        var test: ArgumentTest?
+        /// All of them must pass; none: with any arguments.
+        var tests: [ArgumentTest] = []
     }
 
     /// In the order of the calls' numbers, one for each call.
@@ -41,17 +52,17 @@ package struct SystemCallRules: Sendable {
 
     /// Allows `calls` with any arguments.
     package init(_ calls: SystemCall...) {
-        for call in calls { allow(Rule(call: call, test: nil)) }
+        for call in calls { allow(Rule(call: call)) }
     }
 
-    /// Allows `call` if an argument passes the test.
-    package init(_ call: SystemCall, _ test: ArgumentTest) {
-        allow(Rule(call: call, test: test))
+    /// Allows `call` if its arguments pass the tests.
+    package init(_ call: SystemCall, _ test: ArgumentTest, _ others: ArgumentTest...) {
+        allow(Rule(call: call, tests: [test] + others))
     }
 
     /// Allows the ioctl requests of `requests`.
     package init(ioctl requests: [UInt32]) {
-        allow(Rule(call: .ioctl, test: .oneOf(requests, at: 1)))
+        allow(Rule(call: .ioctl, tests: [.oneOf(requests, at: 1)]))
     }
 
     /// Allows what `other` allows, too.
@@ -70,14 +81,15 @@ package struct SystemCallRules: Sendable {
         guard place < rules.endIndex, rules[place].call == rule.call else {
             return rules.insert(rule, at: place)
         }
-        guard let added = rule.test, var test = rules[place].test else {
-            rules[place].test = nil
+        let allowed = rules[place].tests
+        guard !allowed.isEmpty, !rule.tests.isEmpty else {
+            rules[place].tests = []
             return
         }
         precondition(
-            test.index == added.index && test.width == added.width && test.mask == added.mask,
+            allowed.count == rule.tests.count
+                && zip(allowed, rule.tests).allSatisfy { $0.looksAtTheSame(as: $1) },
             "the tests of one call look at the same bits")
-        test.values += added.values.filter { !test.values.contains($0) }
-        rules[place].test = test
+        rules[place].tests = zip(allowed, rule.tests).map { $0.adding($1) }
     }
 }

@@ -41,6 +41,9 @@ package struct ThreadRules: Sendable {
     // Made when a thread starts and forgotten with its program: a sandbox takes no memory.
 
     private static let readWrite: UInt32 = 3
+    /// MAP_SHARED, PRIVATE, FIXED, ANONYMOUS, NORESERVE, POPULATE and STACK: what we map, glibc for
+    /// its heap and stacks, and liburing.
+    private static let mapping: UInt32 = 0x2_c033
     private static let getName: UInt32 = 16
 
     /// Memory, locks, the log, and the end of a thread or the process, also a bad one. No memory is
@@ -52,7 +55,7 @@ package struct ThreadRules: Sendable {
             .exit,
             .exit_group,
             .clock_gettime, .getrandom, .sched_yield, .restart_syscall)
-            + SystemCallRules(.mmap, .only(readWrite, at: 2))
+            + SystemCallRules(.mmap, .only(readWrite, at: 2), .only(mapping, at: 3))
             + SystemCallRules(.mprotect, .only(readWrite, at: 2))
             // To threads of this process alone.
             + SystemCallRules(.tgkill, .oneOf([UInt32(ProcessIdentifier.current)], at: 0))
@@ -67,14 +70,15 @@ package struct ThreadRules: Sendable {
     /// An event loop, its counters and its ring.
     private static var loop: SystemCallRules {
         SystemCallRules(
-            .epoll_wait, .epoll_pwait, .epoll_ctl, .epoll_create1, .eventfd2,
-            .sched_setaffinity, .sched_getaffinity)
+            .epoll_wait, .epoll_pwait, .epoll_ctl, .epoll_create1, .eventfd2)
+            // Of the calling thread alone.
+            + SystemCallRules(.sched_setaffinity, .oneOf([0], at: 0))
+            + SystemCallRules(.sched_getaffinity, .oneOf([0], at: 0))
     }
 
-    /// The next life of a machine, from open files, and its end. `kill` ends a child: landlock and
-    /// the lack of capabilities keep it to our own.
+    /// The next life of a machine, from open files, and its end.
     private static var building: SystemCallRules {
-        SystemCallRules(.kill, .wait4, .unlink, .lstat, .newfstatat, .pread64)
+        SystemCallRules(.unlink, .lstat, .newfstatat, .pread64)
             + SystemCallRules(ioctl: DeviceRequests.machine) + SandboxNeeds.threadCalls
     }
 
@@ -88,7 +92,9 @@ package struct ThreadRules: Sendable {
     private static var opening: SystemCallRules {
         SystemCallRules(
             .openat, .access, .statx, .lseek, .ftruncate, .pwrite64, .socketpair,
-            .getsockname, .getpgrp, .prlimit64) + SandboxNeeds.descriptorCalls
+            .getsockname, .getpgrp) + SandboxNeeds.descriptorCalls
             + SandboxNeeds.statusCalls
+            // Of this process alone.
+            + SystemCallRules(.prlimit64, .oneOf([0], at: 0))
     }
 }

@@ -29,6 +29,7 @@ struct SwiftletVMM {
         defer { TerminalSettings.restoreAll() }
         do {
             ProcessMemory.useOneHeap()
+            Privileges.keepFilesPrivate()
             ProcessLimits.raiseDescriptorLimit()
             // Before any thread starts, so that all inherit the blocked signals.
             let signals = try ProcessSignals([

@@ -117,7 +117,9 @@ struct LifecycleTests {
         let guest = try Guest(words, in: scratch)
         let api = API(socket: socket)
         let deadline = Date(timeIntervalSinceNow: Guest.patience)
-        while (try? api.state()) != "Created", Date() < deadline { Thread.sleep(forTimeInterval: 1) }
+        while (try? api.state()) != "Created", Date() < deadline {
+            Thread.sleep(forTimeInterval: 1)
+        }
         #expect(try api.put("vm.boot") == 204)
         #expect(try api.put("vmm.shutdown") == 200)
 

@@ -76,6 +76,53 @@ struct SandboxTests {
         try stop(guest)
     }
 
+    /// A machine of the API's, which boots what it is given.
+    private func machine(_ changes: [String: Any]) throws -> [String: Any] {
+        let kernel = try scratch.file("kernel", LifecycleTests.kernel([0xf4, 0xeb, 0xfd]))
+        return [
+            "payload": ["kernel": kernel], "memory": ["size": 64 << 20],
+            "serial": ["mode": "Null"], "console": ["mode": "Null"],
+        ].merging(changes) { $1 }
+    }
+
+    @Test("a boot that fails, and one that succeeds behind it, leave no thread unconfined")
+    func secondBoot() throws {
+        let guest = try Guest(
+            [try Bed.monitor, "--api-socket", "path=\(scratch("api"))"], in: scratch)
+        let api = try API.wait(for: guest, scratch("api"))
+        // Not a folder: a rule that cannot be made.
+        let rules = [["path": "/etc/passwd/x", "access": "r"]]
+        #expect(try api.put("vm.create", machine(["landlock_rules": rules])).status == 204)
+        let refused = try api.ask("PUT", "vm.boot")
+        #expect(refused.status == 500 && refused.body.contains("/etc/passwd/x"), "\(refused)")
+        #expect(try api.put("vm.delete") == 204)
+        #expect(try api.put("vm.create", machine([:])).status == 204)
+        #expect(try api.put("vm.boot") == 204)
+
+        #expect(try Set(values("Seccomp", of: guest)) == ["2"])
+        // The main thread alone keeps CAP_NET_ADMIN, for taps that come later.
+        let rights = try values("CapEff", of: guest)
+        #expect(Set(rights) == ["0000000000000000", "0000000000001000"])
+        #expect(rights.count { $0 == "0000000000001000" } == 1)
+        #expect(try api.put("vmm.shutdown") == 200)
+        #expect(try guest.waitForExit() == 0)
+    }
+
+    @Test(
+        "a client confines more than the command line does, not less",
+        arguments: [("on", false), ("off", true)])
+    func clientsWish(option: String, wish: Bool) throws {
+        let guest = try Guest(
+            [try Bed.monitor, "--landlock", option, "--api-socket", "path=\(scratch("api"))"],
+            in: scratch)
+        let api = try API.wait(for: guest, scratch("api"))
+        #expect(try api.put("vm.create", machine(["landlock_enable": wish])).status == 204)
+        let refused = try api.ask("PUT", "vm.boot")
+        #expect(refused.body.contains("--landlock \(option)"), "\(refused)")
+        #expect(try api.put("vmm.shutdown") == 200)
+        #expect(try guest.waitForExit() == 0)
+    }
+
     @Test("without filters and landlock there are none", arguments: ["false", "log", "errno"])
     func switches(mode: String) throws {
         let guest = try start("--seccomp", mode, "--landlock", "off")

@@ -144,6 +144,14 @@ struct MachineConfigurationTests {
                 "--console 'tty': the terminal is taken by --serial "
                     + "already"
             ),
+            (
+                "--disk path=/a,id=\u{1b}x",
+                "--disk id: expected 1 to 64 printable ASCII characters"
+            ),
+            (
+                "--disk path=/a,id=\(String(repeating: "x", count: 65))",
+                "--disk id: expected 1 to 64 printable ASCII characters"
+            ),
             ("--disk path=/a,id=x path=/b,id=x", "--disk id 'x': another device has this name"),
             (
                 "--disk path=/a,id=_disk1 path=/b,id=_disk1",

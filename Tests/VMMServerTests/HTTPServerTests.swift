@@ -28,6 +28,8 @@ private final class Echo: Sendable {
             lines.whenLeft { [left] in left.signal() }
             open.withLock { $0.append(lines) }
             call.answer(lines)
+        case "/large":
+            call.answer(HTTPResponse(.ok, body: [UInt8](repeating: 0x20, count: 1 << 20)))
         case "/descriptors":
             for descriptor in call.descriptors { descriptor.writeAll("here") }
             call.answer(HTTPResponse(.ok, body: Array("\(call.descriptors.count)".utf8)))
@@ -169,10 +171,51 @@ final class HTTPServerTests {
         #expect(idle[0].isOver())
     }
 
+    @Test("clients that never finish a request make room for those that do")
+    func halfRequests() throws {
+        let halves = try (0...HTTPService.clientLimit).map { _ in try HTTPClient(path) }
+        for client in halves { try client.send("GET /a HTT") }
+        for _ in 0..<10 {
+            let client = try HTTPClient(path)
+            try client.send(Self.get("/a"))
+            #expect(client.receive().count == 1)
+        }
+        #expect(halves[0].isOver())
+    }
+
+    @Test("clients that do not take their answers make room for those that do")
+    func answersNotTaken() throws {
+        let count = 2 * HTTPService.byteLimit >> 20
+        let lazy = try (0..<count).map { _ in try HTTPClient(path) }
+        for client in lazy { try client.send(Self.get("/large")) }
+        let last = try HTTPClient(path)
+        try last.send(Self.get("/large"))
+        #expect(last.receive().count == 1)
+        // Each of the others was let go or gets all of its answer.
+        let answered = lazy.count { $0.receive().count == 1 }
+        #expect(answered > 0 && answered < count)
+    }
+
+    @Test("descriptors of requests that never end are bounded together")
+    func descriptorsHeld() throws {
+        let (near, far) = try UnixSocket.streamPair()
+        let count = HTTPService.descriptorLimit / FileDescriptor.rightsLimit + 2
+        let clients = try (0..<count).map { _ in try HTTPClient(path) }
+        let all = [FileDescriptor](repeating: far, count: FileDescriptor.rightsLimit)
+        for client in clients {
+            try client.send("PUT /descriptors HTTP/1.1\r\nContent-Length: 5\r\n\r\nabc", all)
+        }
+        let answers = clients.dropFirst().map { $0.receive().first ?? "" }
+        #expect(answers.allSatisfy { $0.hasPrefix("HTTP/1.1 503") })
+        try clients[0].send("de")
+        #expect(clients[0].receive().first?.hasSuffix("\(FileDescriptor.rightsLimit)") == true)
+        #expect(near.isReady(.readable))
+    }
+
     @Test("bodies that never end are bounded together")
     func bodies() throws {
         let limit = HTTPParser.Limits.bodyByteCount
-        let count = HTTPService.bodyLimit / limit
+        let count = HTTPService.byteLimit / limit
         let head = "PUT /a HTTP/1.1\r\nContent-Length: \(limit)\r\n\r\n"
         let clients = try (0..<count).map { _ in try HTTPClient(path) }
         // Each is served once, so that what follows is known to be there.

@@ -6,6 +6,12 @@ package struct JSONParser {
     /// Values of all kinds in one text.
     package static let valueLimit = 1 << 16
 
+    /// Bytes in a string: more than a path or a kernel's command line has. To compare two strings,
+    /// Swift sorts the marks of what may be one single character: short ones cost nothing.
+    package static let stringLimit = 8 << 10
+    /// Bytes in a member's name.
+    package static let nameLimit = 256
+
     private let bytes: [UInt8]
     private var position = 0
     private var depth = 0
@@ -48,7 +54,7 @@ package struct JSONParser {
         case UInt8(ascii: "{"):
             return try nested { parser throws(JSONError) in try parser.object() }
         case UInt8(ascii: "["): return try nested { parser throws(JSONError) in try parser.array() }
-        case UInt8(ascii: "\""): return .string(try string())
+        case UInt8(ascii: "\""): return .string(try string(limit: Self.stringLimit))
         case UInt8(ascii: "t"): return try word("true", .bool(true))
         case UInt8(ascii: "f"): return try word("false", .bool(false))
         case UInt8(ascii: "n"): return try word("null", .null)
@@ -92,16 +98,18 @@ package struct JSONParser {
 
     private mutating func object() throws(JSONError) -> JSONValue {
         var members: [JSONValue.Member] = []
-        var names: Set<String> = []
+        var names: Set<[UInt8]> = []
         skipSpace()
         if take(UInt8(ascii: "}")) { return .object(members) }
         repeat {
             skipSpace()
             guard next == UInt8(ascii: "\"") else { throw error("expected a name") }
-            let name = try string()
+            let name = try string(limit: Self.nameLimit)
             // Parsers disagree on which of two counts, and so would those who check the text and
             // those who use it.
-            guard names.insert(name).inserted else { throw error("'\(name)' is there twice") }
+            guard names.insert(Array(name.utf8)).inserted else {
+                throw error("'\(name)' is there twice")
+            }
             skipSpace()
             guard take(UInt8(ascii: ":")) else { throw error("expected :") }
             members.append(JSONValue.Member(name, try value()))
@@ -135,11 +143,14 @@ package struct JSONParser {
 
     // MARK: strings
 
-    private mutating func string() throws(JSONError) -> String {
+    private mutating func string(limit: Int) throws(JSONError) -> String {
         position += 1
         var content: [UInt8] = []
         while let byte = next, byte != UInt8(ascii: "\"") {
             guard byte >= 0x20 else { throw error("there is a control character") }
+            guard content.count < limit else {
+                throw error("a string has more than \(limit) bytes")
+            }
             position += 1
             if byte == UInt8(ascii: "\\") {
                 content += String(try escaped()).utf8

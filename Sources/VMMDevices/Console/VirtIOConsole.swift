@@ -51,10 +51,11 @@ package final class VirtIOConsole: VirtIODevice {
     /// Starts the channel, with this console as the one who takes its input. Before the device is
     /// given to a transport.
     package func startChannel(on loop: EventLoop) throws {
-        let (input, wakeUp) = (input, wakeUp)
+        let wakeUp = wakeUp
         channel.onResize { wakeUp.signal() }
-        try channel.start(on: loop) { bytes in
-            input.append(bytes)
+        // Weak, for the input holds the channel.
+        try channel.start(on: loop) { [weak input] bytes in
+            input?.append(bytes)
             wakeUp.signal()
         }
     }

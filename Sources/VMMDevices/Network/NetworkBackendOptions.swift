@@ -51,18 +51,22 @@ package struct NetworkBackendOptions: Decodable, Sendable {
         case hasHeaders = "vnet_hdr"
     }
 
-    /// What a tap takes of the host: its own requests, and for its address a socket of any family.
+    /// What a tap takes of the host: its own requests. A confined process gives it its address by
+    /// sockets that it made before.
     static var tap: SandboxNeeds {
         SandboxNeeds(
             serving: SandboxNeeds.timerCalls
                 + SystemCallRules(ioctl: DeviceRequests.tap),
-            opening: SystemCallRules(ioctl: DeviceRequests.tapOpening)
-                + SystemCallRules(.socket, .oneOf([2, 10], at: 0)))  // AF_INET, AF_INET6
+            opening: SystemCallRules(ioctl: DeviceRequests.tapOpening))
     }
 
-    /// What a peer at the end of a socket takes, or passt.
+    /// What a peer at the end of a socket takes, or passt, which is signalled by its descriptor: no
+    /// other process can be.
     static var peer: SandboxNeeds {
-        .sockets + SandboxNeeds(serving: SystemCallRules(.wait4, .unlink, .lstat, .newfstatat))
+        .sockets
+            + SandboxNeeds(
+                serving: SystemCallRules(
+                    .pidfd_send_signal, .wait4, .unlink, .lstat, .newfstatat))
     }
 
     /// What the backend takes.

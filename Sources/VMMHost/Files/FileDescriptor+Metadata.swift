@@ -25,7 +25,7 @@ extension FileDescriptor {
 
     private func status() throws(HostError) -> stat {
         var status = stat()
-        guard unsafe fstat(rawValue, &status) == 0 else { throw .last("examine") }
+        guard unsafe vmm_fstat(rawValue, &status) == 0 else { throw .last("examine") }
         return status
     }
 

@@ -1,5 +1,6 @@
 import CVMMLinux
 import Glibc
+import Synchronization
 
 /// A tap network interface of the host (kernel documentation, networking/tuntap). Frames go in
 /// and out with the 12-byte header of virtio-net in front.
@@ -220,7 +221,28 @@ package final class TapInterface {
         guard code == 0 || errno == EEXIST else { throw .last("set the address of the tap", name) }
     }
 
+    /// By family, once the process makes no such sockets any more.
+    private static let keptSockets = Mutex<[Int32: FileDescriptor]>([:])
+
+    /// Makes the sockets by which interfaces get their addresses, for a process that may make none
+    /// later. They belong to the loopback interface, and one without capabilities cannot change
+    /// that: nothing can be sent by them to any other host. A family that the kernel does not have
+    /// is left out.
+    package static func keepControlSockets() {
+        for family in [AF_INET, AF_INET6] {
+            guard let socket = try? makeControlSocket(family),
+                unsafe vmm_bind_to_device(socket.rawValue, "lo") == 0
+            else { continue }
+            keptSockets.withLock { $0[family] = socket }
+        }
+    }
+
     private static func controlSocket(_ family: Int32) throws(HostError) -> FileDescriptor {
+        if let kept = keptSockets.withLock({ $0[family] }) { return kept }
+        return try makeControlSocket(family)
+    }
+
+    private static func makeControlSocket(_ family: Int32) throws(HostError) -> FileDescriptor {
         let type = Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
         let raw = socket(family, type, 0)
         guard raw >= 0 else { throw .last("open a socket") }

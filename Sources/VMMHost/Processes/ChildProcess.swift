@@ -72,8 +72,7 @@ package final class ChildProcess {
     /// left to end with what it has from us.
     package func kill() {
         guard end == nil else { return }
-        // Until we have waited for it, the number is nobody else's.
-        guard Glibc.kill(identifier, SIGKILL) == 0 else { return }
+        guard vmm_signal_process(descriptor.rawValue, SIGKILL) == 0 else { return }
         wait(0)
     }
 

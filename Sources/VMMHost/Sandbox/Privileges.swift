@@ -30,6 +30,11 @@ package enum Privileges {
         }
     }
 
+    /// What the process makes from now on is for its own user alone.
+    package static func keepFilesPrivate() {
+        umask(0o077)
+    }
+
     /// Has this process's memory neither read by others of the same user nor written to core
     /// files.
     package static func hideMemory() {

@@ -52,6 +52,11 @@ extension MachineConfiguration {
         ]
     }
 
+    /// Names stand in events, in the log and in sentences.
+    private static func isName(_ id: String) -> Bool {
+        (1...64).contains(id.utf8.count) && id.utf8.allSatisfy { (0x20..<0x7f).contains($0) }
+    }
+
     private func uniquenessProblems(_ devices: [MachineOutline.Device]) -> [ConfigurationProblem] {
         var problems: [ConfigurationProblem] = []
         var names: Set<String> = []
@@ -60,6 +65,10 @@ extension MachineConfiguration {
                 var problem = device.problem("id", device.id, "another device has this name")
                 problem.isConflict = true
                 problems.append(problem)
+            }
+            if let id = device.spec.id, !Self.isName(id) {
+                problems.append(
+                    device.problem("id", "", "expected 1 to 64 printable ASCII characters"))
             }
             if device.spec.id?.hasPrefix("__") == true {
                 problems.append(

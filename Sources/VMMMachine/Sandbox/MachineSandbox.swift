@@ -15,6 +15,8 @@ package final class MachineSandbox {
     /// Nil where nothing is confined.
     private var confinement: Confinement?
     private var isConfined = false
+    /// What the main thread will be held to.
+    private var control: (rules: LandlockRules?, files: [SandboxFile]?)?
     /// What the main thread can still reach; nil for all.
     private var files: [SandboxFile]?
 
@@ -100,23 +102,48 @@ package final class MachineSandbox {
                 + " programs any more: start passt yourself and use backend=socket")
     }
 
-    /// Confines the calling thread, the main one, with what the first guest's machine has; again is
-    /// no harm.
-    func confineControl(
+    /// Makes what `confineControl` holds the main thread to: what the first guest's machine has. A
+    /// rule that cannot be made is known before the guest runs.
+    func prepareControl(
         _ configuration: MachineConfiguration, _ machine: any BootableMachine
     ) throws {
-        guard !isConfined, let confinement else { return }
-        isConfined = true
-        Privileges.hideMemory()
-        var rules: LandlockRules?
-        if landlockVersion > 0, configuration.isHeldToFiles != false {
-            let reached = reachable(configuration, machine)
-            let made = try LandlockRules(version: landlockVersion)
-            for file in reached { try made.allow(file.path, file.access) }
-            rules = made
-            files = reached
+        guard !isConfined, confinement != nil else { return }
+        try checkWish(configuration)
+        guard landlockVersion > 0, configuration.isHeldToFiles != false else {
+            control = (nil, nil)
+            return
         }
-        try confinement.confineControl(files: rules)
+        let reached = reachable(configuration, machine)
+        let rules = try LandlockRules(version: landlockVersion)
+        for file in reached { try rules.allow(file.path, file.access) }
+        control = (rules, reached)
+    }
+
+    /// What a configuration says may be more than the command line says, not less.
+    private func checkWish(_ configuration: MachineConfiguration) throws(ConfigurationProblem) {
+        let reason: String
+        switch configuration.isHeldToFiles {
+        case false where options.isHeldToFiles == true:
+            reason = "the monitor was started with --landlock on"
+        case true where options.isHeldToFiles == false:
+            reason = "the monitor was started with --landlock off"
+        case true where landlockVersion == 0: reason = "this kernel has no landlock"
+        default: return
+        }
+        throw ConfigurationProblem(
+            option: "landlock_enable", value: "\(configuration.isHeldToFiles == true)",
+            reason: reason)
+    }
+
+    /// Confines the calling thread, the main one; again is no harm. Half of it is none: a machine
+    /// that boots later has it done again.
+    func confineControl() throws(HostError) {
+        guard !isConfined, let confinement, let control else { return }
+        Privileges.hideMemory()
+        if takesRequests { TapInterface.keepControlSockets() }
+        try confinement.confineControl(files: control.rules)
+        files = control.files
+        isConfined = true
     }
 
     private func reachable(

@@ -18,8 +18,14 @@ final class HTTPConnection {
     private static let readsPerTurn = 16
 
     let socket: FileDescriptor
-    /// What this client makes the process keep, in bytes.
-    private(set) var heldByteCount = 0
+    /// What this client makes the process keep, in bytes: a body, or an answer that it does not
+    /// take.
+    var heldByteCount: Int { bodyByteCount + output.count }
+    private var bodyByteCount = 0
+    /// Descriptors that came with a request which is not whole yet.
+    var heldDescriptorCount: Int { descriptors.count }
+    /// It has not taken all of its answer.
+    var isSending: Bool { !output.isEmpty }
     /// A request is with whoever answers it.
     private(set) var isAnswering = false
     private var parser = HTTPParser()
@@ -92,11 +98,11 @@ final class HTTPConnection {
                 throw HTTPError(.badRequest, "there are too many descriptors")
             }
             guard let request = try parser.take(input, from: &inputOffset) else {
-                heldByteCount = parser.bodyByteCount
+                bodyByteCount = parser.bodyByteCount
                 if parser.takeExpectation() { output = HTTPResponse.goOn }
                 return nil
             }
-            heldByteCount = request.body.count
+            bodyByteCount = request.body.count
             keepsAlive = request.keepsAlive
             isAnswering = true
             defer { descriptors = [] }
@@ -109,7 +115,7 @@ final class HTTPConnection {
 
     /// Says why, and ends the connection with it.
     func refuse(_ error: HTTPError) {
-        heldByteCount = 0
+        bodyByteCount = 0
         parser = HTTPParser()
         descriptors = []
         keepsAlive = false
@@ -119,13 +125,13 @@ final class HTTPConnection {
     /// The request at work has its answer, which the next `proceed` sends.
     func answer(_ response: HTTPResponse) {
         isAnswering = false
-        heldByteCount = 0
+        bodyByteCount = 0
         output = response.bytes(keepsAlive: keepsAlive)
     }
 
     /// The answer begins, and goes on until one of both ends it.
     func answer(_ lines: HTTPLines) {
-        heldByteCount = 0
+        bodyByteCount = 0
         output = lines.head
         self.lines = lines
     }

@@ -5,14 +5,17 @@ import VMMHost
 final class HTTPService {
     /// Of one user, for the socket is his alone: far more than tools have open at once.
     static let clientLimit = 256
-    /// What bodies that are on their way, or at work, may take together.
-    static let bodyLimit = 16 << 20
+    /// What bodies that are on their way or at work, and answers that nobody takes, may be
+    /// together, in bytes.
+    static let byteLimit = 16 << 20
+    /// Descriptors of all requests that are on their way. One request may bring nearly as many.
+    static let descriptorLimit = 256
     /// Clients taken before those that are there have their turn.
     private static let acceptsPerTurn = 32
 
     private struct Client {
         let connection: HTTPConnection
-        /// Grows with each request that anybody sends.
+        /// Grows whenever anybody sends or takes anything.
         var lastUse: UInt64
     }
 
@@ -22,6 +25,8 @@ final class HTTPService {
     private var clients: [UInt64: Client] = [:]
     private var nextName: UInt64 = 0
     private var heldByteCount = 0
+    private var heldDescriptorCount = 0
+    private let limiter = LogLimiter(clock: SystemClock())
     /// How others reach this object: by a message to the loop.
     private var address: LoopBound<Weak>?
 
@@ -70,14 +75,14 @@ final class HTTPService {
                 try add(socket)
             } catch {
                 // The client waits until another one's end makes room.
-                return Log.warning("api: \(error)")
+                return limiter.warn("api: \(error)")
             }
         }
         later { $0.accept() }
     }
 
     private func add(_ socket: FileDescriptor) throws(HostError) {
-        if clients.count >= Self.clientLimit { dropIdle() }
+        if clients.count >= Self.clientLimit { dropOne() }
         let connection = HTTPConnection(socket)
         guard clients.count < Self.clientLimit else {
             connection.refuse(HTTPError(.serviceUnavailable, "there are too many clients"))
@@ -92,15 +97,24 @@ final class HTTPService {
         clients[name] = Client(connection: connection, lastUse: name)
     }
 
-    /// The one that has said nothing for the longest time makes room.
-    private func dropIdle() {
-        let idle = clients.filter { $0.value.connection.isIdle }
-        if let name = idle.min(by: { $0.value.lastUse < $1.value.lastUse })?.key { end(name) }
+    /// The one that has said nothing for the longest time makes room; where nobody is idle, the one
+    /// that has come no further with its request, or its answer, for the longest time.
+    private func dropOne() {
+        _ = dropLast { $0.isIdle } || dropLast { !$0.isAnswering && $0.lines == nil }
+    }
+
+    /// Ends the client that did nothing for the longest time, of those that `matches` names.
+    private func dropLast(_ matches: (HTTPConnection) -> Bool) -> Bool {
+        let found = clients.filter { matches($0.value.connection) }
+            .min { $0.value.lastUse < $1.value.lastUse }
+        if let found { end(found.key) }
+        return found != nil
     }
 
     private func end(_ name: UInt64) {
         guard let client = clients.removeValue(forKey: name) else { return }
         heldByteCount -= client.connection.heldByteCount
+        heldDescriptorCount -= client.connection.heldDescriptorCount
         client.connection.lines?.leave()
         loop.remove(client.connection.socket)
         // Somebody may wait for the descriptor that is free now.
@@ -109,24 +123,37 @@ final class HTTPService {
 
     private func proceed(_ name: UInt64) {
         guard let connection = clients[name]?.connection else { return }
-        let before = connection.heldByteCount
-        var need = connection.proceed()
-        heldByteCount += connection.heldByteCount - before
-        if heldByteCount > Self.bodyLimit, connection.heldByteCount > 0, !connection.isAnswering {
-            heldByteCount -= connection.heldByteCount
-            connection.refuse(
-                HTTPError(.serviceUnavailable, "others' requests take all the room"))
-            need = connection.proceed()
+        clients[name]?.lastUse = nextName
+        nextName += 1
+        var need = counted(connection) { connection.proceed() }
+        let isOver =
+            heldByteCount > Self.byteLimit && connection.heldByteCount > 0
+            || heldDescriptorCount > Self.descriptorLimit && connection.heldDescriptorCount > 0
+        if isOver, !connection.isAnswering, !connection.isSending {
+            need = counted(connection) {
+                connection.refuse(
+                    HTTPError(.serviceUnavailable, "others' requests take all the room"))
+                return connection.proceed()
+            }
         }
         switch need {
         case .nothing: break
         case .turn: later { $0.proceed(name) }
         case .end: end(name)
         case .answer(let request, let descriptors):
-            clients[name]?.lastUse = nextName
-            nextName += 1
             handler(call(request, descriptors, name))
         }
+    }
+
+    /// Does what changes what a client makes the process keep.
+    private func counted<Result>(_ connection: HTTPConnection, _ body: () -> Result) -> Result {
+        let bytes = connection.heldByteCount
+        let descriptors = connection.heldDescriptorCount
+        defer {
+            heldByteCount += connection.heldByteCount - bytes
+            heldDescriptorCount += connection.heldDescriptorCount - descriptors
+        }
+        return body()
     }
 
     private func call(
@@ -142,15 +169,16 @@ final class HTTPService {
             if case .lines(let lines) = answer { lines.leave() }
             return
         }
-        heldByteCount -= connection.heldByteCount
         switch answer {
-        case .whole(let response): connection.answer(response)
+        case .whole(let response): counted(connection) { connection.answer(response) }
         case .lines(let lines):
-            connection.answer(lines)
+            counted(connection) { connection.answer(lines) }
             lines.begin { [loop, address] in
                 loop.post { address?.withValue { $0.service?.proceed(name) } }
             }
         }
         proceed(name)
+        // Who takes no answers makes room for those who do.
+        while heldByteCount > Self.byteLimit, dropLast({ $0.isSending }) {}
     }
 }
