@@ -24,6 +24,7 @@ struct MachineBuilder {
         // Files come into memory while the rest is built: that takes most of the time.
         let plan = try plan()
         let loading = ParallelLoader(pieces(of: plan), into: memory).start()
+        defer { loading.end() }
         for blob in plan.blobs where !memory.copyIn(blob.bytes, at: blob.address) {
             throw MachineError("boot data at \(blob.address) lies outside memory")
         }
