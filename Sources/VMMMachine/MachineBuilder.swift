@@ -35,7 +35,7 @@ struct MachineBuilder {
                 layout: outline.layout, router: router,
                 segments: outline.segments,
                 hasConfigurationPorts: outline.needsConfigurationPorts, serial: devices.serial,
-                debugConsole: devices.debugConsole, clock: clock, guestLog: guestLog,
+                debugConsole: devices.debugConsole, loop: loop, clock: clock, guestLog: guestLog,
                 notify: notify))
         devices.serialPort.connect(platform.uart)
         // The chip of an earlier life may have held the input back.
