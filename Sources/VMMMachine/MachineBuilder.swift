@@ -40,7 +40,7 @@ struct MachineBuilder {
         devices.serialPort.connect(platform.uart)
         // The chip of an earlier life may have held the input back.
         devices.serial?.setInputPaused(false)
-        let plugs = try plug(platform, memory, router, vm)
+        let plugs = try plug(platform, memory, router)
         let vcpus = try makeVCPUs(vm, platform, plan.registers)
         try loading.finish()
         return Machine(vm, memory: memory, vcpus: vcpus, plugs: plugs, platform: platform)
