@@ -250,6 +250,7 @@ static inline int vmm_child_main(void *argument) {
     for (size_t i = 0; i < child->kept_count; i++)
         if (fcntl(child->kept[i], F_SETFD, 0) != 0) goto fail;
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     signal(SIGTTIN, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, 0);

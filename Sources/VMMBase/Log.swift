@@ -43,7 +43,7 @@ package enum Log {
 
     package static func trace(_ message: @autoclosure () -> String) { write(.trace, message) }
 
-    private static func write(_ level: LogLevel, _ message: () -> String) {
+    static func write(_ level: LogLevel, _ message: () -> String) {
         guard isEnabled(level) else { return }
         let target = sink.withLock { $0 }
         target?(level, message())

@@ -22,13 +22,21 @@ package final class LogLimiter: Sendable {
     }
 
     /// Logs a warning unless this window's lines are used up.
-    package func warn(_ message: @autoclosure () -> String) {
+    package func warn(_ message: @autoclosure () -> String) { write(.warning, message) }
+
+    /// As `warn`, for what is normal and may come often.
+    package func info(_ message: @autoclosure () -> String) { write(.info, message) }
+    package func debug(_ message: @autoclosure () -> String) { write(.debug, message) }
+
+    private func write(_ level: LogLevel, _ message: () -> String) {
+        // What nobody sees takes no line from what is seen.
+        guard Log.isEnabled(level) else { return }
         let now = clock.monotonicNanoseconds()
         let allowed = window.withLock { window -> Bool in
             if now &- window.start >= period { window = Window(start: now) }
             window.used += 1
             return window.used <= burst
         }
-        if allowed { Log.warning(message()) }
+        if allowed { Log.write(level, message) }
     }
 }

@@ -184,16 +184,16 @@ private final class RoutedInterrupt: MessageInterrupt {
     }
 }
 
-extension KVMVirtualMachine: DoorbellBinder {
-    package func bind(_ event: EventFD, to doorbell: Doorbell) throws {
-        try attach(event, toWritesAt: doorbell.address, of: doorbell.value)
+extension InterruptRouter: DoorbellBinder {
+    func bind(_ event: EventFD, to doorbell: Doorbell) throws {
+        try vm.attach(event, toWritesAt: doorbell.address, of: doorbell.value)
     }
 
-    package func unbind(_ event: EventFD, from doorbell: Doorbell) {
+    func unbind(_ event: EventFD, from doorbell: Doorbell) {
         do throws(HostError) {
-            try detach(event, fromWritesAt: doorbell.address, of: doorbell.value)
+            try vm.detach(event, fromWritesAt: doorbell.address, of: doorbell.value)
         } catch {
-            Log.debug("doorbell at \(doorbell.address): \(error)")
+            limiter.debug("doorbell at \(doorbell.address): \(error)")
         }
     }
 }

@@ -16,11 +16,10 @@ private final class Begun: Sendable {
 /// Where the virtio devices are, and how the guest hears of them.
 extension MachineBuilder {
     func plug(
-        _ platform: Platform, _ memory: GuestMemory, _ router: InterruptRouter,
-        _ vm: KVMVirtualMachine
+        _ platform: Platform, _ memory: GuestMemory, _ router: InterruptRouter
     ) throws -> Machine.Plugs {
         var plug = TransportPlug(
-            memoryBus: platform.memory, doorbells: vm, loop: loop, memory: memory,
+            memoryBus: platform.memory, doorbells: router, loop: loop, memory: memory,
             limiter: guestLog.devices, features: outline.ring == .packed ? Feature.packedRing : 0)
         let begun = Begun()
         plug.report = { [events] id, change in

@@ -24,6 +24,7 @@ struct MachineBuilder {
         // Files come into memory while the rest is built: that takes most of the time.
         let plan = try plan()
         let loading = ParallelLoader(pieces(of: plan), into: memory).start()
+        defer { loading.end() }
         for blob in plan.blobs where !memory.copyIn(blob.bytes, at: blob.address) {
             throw MachineError("boot data at \(blob.address) lies outside memory")
         }
@@ -34,12 +35,12 @@ struct MachineBuilder {
                 layout: outline.layout, router: router,
                 segments: outline.segments,
                 hasConfigurationPorts: outline.needsConfigurationPorts, serial: devices.serial,
-                debugConsole: devices.debugConsole, clock: clock, guestLog: guestLog,
+                debugConsole: devices.debugConsole, loop: loop, clock: clock, guestLog: guestLog,
                 notify: notify))
         devices.serialPort.connect(platform.uart)
         // The chip of an earlier life may have held the input back.
         devices.serial?.setInputPaused(false)
-        let plugs = try plug(platform, memory, router, vm)
+        let plugs = try plug(platform, memory, router)
         let vcpus = try makeVCPUs(vm, platform, plan.registers)
         try loading.finish()
         return Machine(vm, memory: memory, vcpus: vcpus, plugs: plugs, platform: platform)

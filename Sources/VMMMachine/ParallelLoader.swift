@@ -43,8 +43,7 @@ struct ParallelLoader: Sendable {
         return Loading(loader: self, next: next, threads: threads)
     }
 
-    /// A load under way. When a machine is given up before `finish`, its threads end by themselves:
-    /// they keep the memory that they write.
+    /// A load under way.
     struct Loading {
         fileprivate let loader: ParallelLoader
         fileprivate let next: Cursor
@@ -53,8 +52,15 @@ struct ParallelLoader: Sendable {
         /// Helps with the rest; returns when everything is there and no thread is left.
         func finish() throws {
             loader.work(next)
-            for thread in threads { thread.join() }
+            end()
             if let error = next.error { throw error }
+        }
+
+        /// Gives up what nobody has begun with; returns when no thread is left. For a machine that
+        /// is given up before `finish`; after it there is nothing to do.
+        func end() {
+            next.giveUp()
+            for thread in threads { thread.join() }
         }
     }
 
@@ -64,6 +70,8 @@ struct ParallelLoader: Sendable {
         private let failure = Mutex<HostError?>(nil)
 
         func take() -> Int { index.wrappingAdd(1, ordering: .relaxed).oldValue }
+        /// From here on there are no more pieces; room is left for each thread to see so.
+        func giveUp() { index.store(.max / 2, ordering: .relaxed) }
         func fail(_ error: HostError) { failure.withLock { $0 = $0 ?? error } }
         var error: HostError? { failure.withLock { $0 } }
     }

@@ -24,6 +24,7 @@ final class Platform: Sendable {
         let hasConfigurationPorts: Bool
         let serial: (any ByteChannel)?
         let debugConsole: (channel: any ByteChannel, port: UInt16)?
+        let loop: EventLoop
         let clock: any HostClock
         let guestLog: GuestLog
         let notify: @Sendable (MachineEvent) -> Void
@@ -47,7 +48,7 @@ final class Platform: Sendable {
         self.ioapic = ioapic
         eventDevice = VMMDevices.GenericEventDevice(line: ioapic.line(Self.eventPin))
         uart = parts.serial.map {
-            UART16550(line: ioapic.line(Self.serialPin), channel: $0)
+            UART16550(line: ioapic.line(Self.serialPin), channel: $0, loop: parts.loop)
         }
         let pci = parts.segments.map { PCIRoot(segment: $0.number) }
         self.pci = pci

@@ -74,6 +74,7 @@ package final class TapBackend: FrameBackend {
     private let tap: TapInterface
     private let queue: FileDescriptor
     private var isEnabled = true
+    private var offloads: TapInterface.Offloads?
     package let losses = FrameLosses()
     package var descriptor: FileDescriptor? { queue }
 
@@ -100,6 +101,8 @@ package final class TapBackend: FrameBackend {
     }
 
     package func setOffloads(_ offloads: TapInterface.Offloads) {
+        guard offloads != self.offloads else { return }
+        self.offloads = offloads
         // A host kernel that lacks one of them still hands over frames that are complete.
         try? tap.setOffloads(offloads)
     }

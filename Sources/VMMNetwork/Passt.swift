@@ -52,6 +52,7 @@ package final class Passt {
     private var output: FileDescriptor?
     private var line: [UInt8] = []
     private var lastLine = ""
+    private var limiter: LogLimiter?
 
     /// The program at `path` with `socket` as its end of the wire. `loop` serves its output.
     package init(
@@ -66,7 +67,9 @@ package final class Passt {
     }
 
     /// Starts the program. Called on the thread that ends last, for the program ends with it.
-    func start() throws(HostError) {
+    /// `limiter` is for what the program says.
+    func start(_ limiter: LogLimiter) throws(HostError) {
+        self.limiter = limiter
         guard let socket else { return }
         self.socket = nil
         let pipe = try ChildProcess.makeOutput()
@@ -124,7 +127,7 @@ package final class Passt {
         }
         if !line.isEmpty {
             lastLine = String(decoding: line, as: UTF8.self)
-            Log.info("\(name): passt: \(lastLine)")
+            limiter?.info("\(name): passt: \(lastLine)")
         }
         line.removeAll(keepingCapacity: true)
     }

@@ -6,8 +6,9 @@ import VMMHost
 package final class SocketBackend: FrameBackend {
     /// Where a peer comes from.
     package enum Origin {
-        /// Clients come to us, one at a time.
-        case listener(UnixListener)
+        /// Clients come to us, one at a time. After one is gone or could not be taken, the next
+        /// has to wait a little (`retryNanoseconds`): each is two interrupts of the guest's.
+        case listener(UnixListener, retryNanoseconds: UInt64 = 100_000_000)
         /// We go to it, and again each second (`retryNanoseconds`) while it is gone.
         case server(path: String, retryNanoseconds: UInt64 = 1_000_000_000)
         /// A process of ours, which has the other end of a pair and is gone for good when it ends.
@@ -78,7 +79,7 @@ package final class SocketBackend: FrameBackend {
 
     package func attach() throws {
         isDetached = false
-        if case .companion(let passt) = origin { try passt.start() }
+        if case .companion(let passt) = origin { try passt.start(limiter) }
         try loop.add(retry.descriptor, [.readable, .edgeTriggered]) { [weak self] in
             self?.tryAgain()
         }
@@ -90,7 +91,7 @@ package final class SocketBackend: FrameBackend {
 
     deinit {
         detach()
-        if case .listener(let listener) = origin { listener.removeFile() }
+        if case .listener(let listener, _) = origin { listener.removeFile() }
     }
 
     package func detach() {
@@ -101,7 +102,7 @@ package final class SocketBackend: FrameBackend {
         loop.remove(patience.descriptor)
         if let connection { loop.remove(connection) }
         switch origin {
-        case .listener(let listener): loop.remove(listener.descriptor)
+        case .listener(let listener, _): loop.remove(listener.descriptor)
         case .server: break
         case .companion(let passt): passt.detach()
         }
@@ -109,7 +110,7 @@ package final class SocketBackend: FrameBackend {
 
     package func finish() {
         switch origin {
-        case .listener(let listener): listener.removeFile()
+        case .listener(let listener, _): listener.removeFile()
         case .server: break
         case .companion(let passt): passt.finish()
         }
@@ -126,11 +127,18 @@ package final class SocketBackend: FrameBackend {
 
     /// The listener is left alone while there is a client: the next one waits.
     private func listen() throws(HostError) {
-        guard case .listener(let listener) = origin else { return }
-        try loop.add(listener.descriptor, [.readable]) { [weak self] in
-            guard let self, let client = listener.accept() else { return }
+        guard case .listener(let listener, _) = origin else { return }
+        try loop.add(listener.descriptor, [.readable]) { [weak self] in self?.accept(listener) }
+    }
+
+    private func accept(_ listener: UnixListener) {
+        do throws(HostError) {
+            guard let client = try listener.next() else { return }
             loop.remove(listener.descriptor)
             adopt(client)
+        } catch {
+            loop.remove(listener.descriptor)
+            awaitNext("\(error)")
         }
     }
 
@@ -147,7 +155,7 @@ package final class SocketBackend: FrameBackend {
     private func adopt(_ peer: FileDescriptor) {
         do throws(HostError) {
             try connect(peer)
-            Log.info("\(name): a peer is connected")
+            limiter.info("\(name): a peer is connected")
             linkChanged?()
         } catch {
             awaitNext("\(error)")
@@ -166,21 +174,27 @@ package final class SocketBackend: FrameBackend {
 
     private func awaitNext(_ reason: String) {
         limiter.warn("\(name): the link is down: \(reason)")
+        awaitRetry()
+    }
+
+    private func awaitRetry() {
         switch origin {
-        case .listener: try? listen()
-        case .server(_, let retryNanoseconds): retry.set(nanoseconds: retryNanoseconds)
+        case .listener(_, let retryNanoseconds), .server(_, let retryNanoseconds):
+            retry.set(nanoseconds: retryNanoseconds)
         case .companion: break
         }
     }
 
     private func tryAgain() {
-        guard connection == nil, case .server(let path, let retryNanoseconds) = origin else {
-            return
-        }
+        guard connection == nil else { return }
         do throws(HostError) {
-            adopt(try UnixSocket.connectStream(to: path))
+            switch origin {
+            case .listener: try listen()
+            case .server(let path, _): adopt(try UnixSocket.connectStream(to: path))
+            case .companion: break
+            }
         } catch {
-            retry.set(nanoseconds: retryNanoseconds)
+            awaitRetry()
         }
     }
 

@@ -45,4 +45,25 @@ struct ByteBacklogTests {
         let isEqual = sent == received
         #expect(isEqual, "seed \(seed)")
     }
+
+    @Test("what a small backlog holds is small, also after a large one has left its buffer")
+    func capacity() throws {
+        let range = try #require(GuestRange(start: GuestAddress(0), count: 1 << 20))
+        let memory = try GuestMemory(ranges: [range])
+        let vector = try GuestVectorArena(vectors: 1, capacity: 8).makeVector()
+        var pool = ByteBacklog.Pool()
+        func hold(_ count: UInt32, _ backlog: inout ByteBacklog) {
+            vector.removeAll()
+            _ = vector.append(GuestAddress(4096), count: count, in: memory)
+            backlog.append(vector, &pool)
+        }
+
+        var large = ByteBacklog()
+        hold(256 << 10, &large)
+        large.removeAll(&pool)
+        var small = ByteBacklog()
+        hold(5000, &small)
+
+        #expect(small.count == 5000 && small.capacity == 8192)
+    }
 }

@@ -140,6 +140,27 @@ struct NetworkQueuesTests {
         #expect(scene.backends[0].offloads == [[.checksum, .tcp4], [.checksum], []])
     }
 
+    @Test("a driver that switches without end is refused, until it has waited for a while")
+    func changeLimit() throws {
+        let clock = ManualClock()
+        let scene = try Scene(pairs: 2, features: Self.features | Bit.multiqueue) {
+            $0.changeLimit = ChangeLimit(pairs: 2, clock: clock)
+        }
+        func use(_ pairs: Int) throws -> UInt8? {
+            try scene.command([4, 0, UInt8(pairs), 0], queue: 4)
+        }
+
+        let answers = try (0..<100).map { try use($0 % 2 + 1) }
+        // The first asks for what is; then 68 changes, and what is may always be asked for.
+        #expect(answers.count { $0 == 0 } == 1 + 68 + 15)
+        #expect(scene.backends.map(\.isEnabled) == [true, false])
+        #expect(try use(2) == 1)
+
+        clock.advance(nanoseconds: 1_000_000_000)
+        #expect(try use(2) == 0)
+        #expect(scene.backends.map(\.isEnabled) == [true, true])
+    }
+
     @Test("when the link is back the driver is asked to announce itself until it says that it did")
     func announces() throws {
         let scene = try Scene(pairs: 1)

@@ -82,6 +82,18 @@ struct PCIHotplugControllerTests {
         #expect(ejections.told == ["0000:00:07.0"])
     }
 
+    @Test("a device does not go by what was said of the one before it in its place")
+    func newcomer() {
+        controller.requestRemoval(of: PCIAddress(device: 7))
+        write(Register.eject, 1 << 7)
+        // The user asks again before the machine has heard that it is gone.
+        controller.requestRemoval(of: PCIAddress(device: 7))
+        controller.add(PCIAddress(device: 7))
+        #expect(read(Register.up) == 1 << 7 && read(Register.down) == 0)
+        write(Register.eject, 1 << 7)
+        #expect(ejections.told == ["0000:00:07.0"])
+    }
+
     @Test("any access is answered", arguments: AccessWidth.allCases)
     func hostile(width: AccessWidth) {
         controller.requestRemoval(of: PCIAddress(device: 1))

@@ -14,12 +14,13 @@ struct PanicDeviceTests {
     }
 
     private static let place = GuestAddress(0x1_0000_0000)
+    private static let limiter = LogLimiter(clock: ManualClock())
     private let bus = Bus()
     private let journal = Journal()
     private let device: PanicDevice
 
     init() {
-        device = PanicDevice(on: bus, at: Self.place) { [journal] name in
+        device = PanicDevice(on: bus, at: Self.place, limiter: Self.limiter) { [journal] name in
             journal.names.withLock { $0.append(name) }
         }
     }
@@ -67,7 +68,7 @@ struct PanicDeviceTests {
 
     @Test("a place that is another device's is none")
     func conflict() throws {
-        let other = PanicDevice(on: bus, at: Self.place) { _ in }
+        let other = PanicDevice(on: bus, at: Self.place, limiter: Self.limiter) { _ in }
         other.writeConfiguration(at: 4, width: .word, value: 2)
         decode(true)
         other.unplug()

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import VMMBase
 import VMMHost
 import VMMTestSupport
 
@@ -96,6 +97,30 @@ struct StreamChannelTests {
         channel.send([UInt8](repeating: 0x61, count: 256 << 10))
         channel.finish(patience: 0)
         #expect(reader.isReady(.readable))
+    }
+
+    /// A second passes between two looks at it.
+    private final class RacingClock: HostClock {
+        private let clock = ManualClock()
+        func realtimeNanoseconds() -> UInt64 { 0 }
+        func monotonicNanoseconds() -> UInt64 {
+            clock.advance(nanoseconds: 1_000_000_000)
+            return clock.monotonicNanoseconds()
+        }
+    }
+
+    @Test("the end gives up after seconds on a reader who takes the output in drops")
+    func finishIsBounded() throws {
+        let directory = try TemporaryDirectory()
+        _ = FileManager.default.createFile(atPath: directory.file("out"), contents: nil)
+        let file = try FileDescriptor.open(directory.file("out"), [.writeOnly])
+        try start(output: .shared(file, .writeOnly))
+        fixture.stop()
+        channel.send([UInt8](repeating: 0x61, count: 1 << 20))
+        // 64 KiB go with each write.
+        channel.finish(patience: 1000, clock: RacingClock())
+        let written = try Data(contentsOf: URL(fileURLWithPath: directory.file("out"))).count
+        #expect(written == 4 * 64 << 10)
     }
 
     @Test("output to a pipe without a reader is lost, and nothing else happens")

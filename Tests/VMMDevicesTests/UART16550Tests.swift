@@ -1,5 +1,8 @@
+import Synchronization
 import Testing
 import VMMBase
+import VMMBus
+import VMMHost
 import VMMTestSupport
 
 @testable import VMMDevices
@@ -146,6 +149,39 @@ struct UART16550Tests {
         #expect(channel.pauses == [true])
         for _ in 0..<4096 { _ = read(0) }
         #expect(channel.pauses == [true, false])
+    }
+
+    /// A line that another vCPU moves each time that it has been moved, for a while.
+    private final class RestlessLine: InterruptLine {
+        private let state = Mutex<(port: UART16550?, calls: Int)>((nil, 0))
+        var calls: Int { state.withLock { $0.calls } }
+        func connect(_ port: UART16550?) { state.withLock { $0.port = port } }
+
+        func set(_ level: Bool) {
+            let (port, calls) = state.withLock { state in
+                state.calls += 1
+                return (state.port, state.calls)
+            }
+            if calls < 1000 { port?.write(offset: 1, width: .byte, value: level ? 0 : 2) }
+        }
+    }
+
+    @Test("vCPUs that move the line without end do not keep the loop")
+    func restlessLine() throws {
+        let line = RestlessLine()
+        let loop = try EventLoop()
+        let port = UART16550(line: line, channel: channel, loop: loop)
+        line.connect(port)
+        port.write(offset: 1, width: .byte, value: 2)
+        let first = line.calls
+        // One batch of posted work at a time.
+        loop.post { loop.stop() }
+        try loop.run()
+        let afterTheEnd = line.calls
+
+        #expect(first < 100)
+        #expect(afterTheEnd == 1000)
+        line.connect(nil)
     }
 
     @Test("a channel that ignores the pause loses bytes, and the port reports an overrun")

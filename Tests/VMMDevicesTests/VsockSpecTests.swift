@@ -88,4 +88,14 @@ struct VsockSpecTests {
                 == "--vsock socket: cannot listen on the socket '/nonexistent/v': "
                 + "No such file or directory")
     }
+
+    @Test(
+        "connections leave descriptors for queues that start later, as many as the limit has",
+        arguments: [
+            (1, 1), (256, 128), (1024, 512), (2048, 1024), (20_000, 10_000), (40_000, 23_616),
+            (524_288, 32_768),
+        ])
+    func connectionLimit(descriptors: Int, connections: Int) {
+        #expect(VsockSpec.connectionLimit(descriptors: descriptors) == connections)
+    }
 }

@@ -100,6 +100,24 @@ struct ELFKernelTests {
         #expect(parseError(file)?.description.contains("ends inside the address space") == true)
     }
 
+    @Test("segments that overlap are refused, in whatever order; neighbours are not")
+    func overlappingSegments() throws {
+        let address = SampleELF.programHeaders + 56 + 24
+        func file(dataAt value: UInt64) -> [UInt8] {
+            SampleELF.file.replacing(at: address, with: bytes(value))
+        }
+        let end = SampleELF.segmentAddress + SampleELF.segmentBytes
+        #expect(
+            parseError(file(dataAt: end - 1))
+                == .unsupported(
+                    field: "address of an ELF segment", value: end - 1,
+                    allowed: "what lies behind the segment at 0x1000000 of 256 bytes"))
+        let before = SampleELF.segmentAddress - SampleELF.dataMemoryBytes
+        #expect(parseError(file(dataAt: before + 1)) != nil)
+        #expect(parseError(file(dataAt: before)) == nil)
+        #expect(parseError(file(dataAt: end)) == nil)
+    }
+
     @Test("a segment whose bytes lie past the end of the file is refused as truncated")
     func truncatedSegment() {
         let offset = SampleELF.programHeaders + 8

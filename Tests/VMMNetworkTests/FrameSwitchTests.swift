@@ -13,7 +13,7 @@ struct FrameSwitchTests {
     init() throws {
         ProcessSignals.ignoreBrokenPipes()
         loop = try EventLoop()
-        frames = FrameSwitch(loop: loop, clock: ManualClock())
+        frames = try FrameSwitch(loop: loop, clock: ManualClock())
     }
 
     private func port() throws -> FileDescriptor {
@@ -42,7 +42,7 @@ struct FrameSwitchTests {
 
     @Test("with headers the addresses are behind them, and both go on untouched")
     func forwardsHeaders() throws {
-        let frames = FrameSwitch(.offloads, loop: loop, clock: ManualClock())
+        let frames = try FrameSwitch(.offloads, loop: loop, clock: ManualClock())
         let peers = try (0..<3).map { _ in
             let (near, far) = try UnixSocket.streamPair()
             frames.add(near)
@@ -117,9 +117,34 @@ struct FrameSwitchTests {
         #expect(counters.droppedFrames > 0)
     }
 
+    @Test("a flood to many ports is handed on in turns, whole and in order")
+    func turns() throws {
+        let ports = try (0..<FrameSwitch.portLimit).map { _ in try port() }
+        let flood = (0..<200).map {
+            NetworkFixture.record(NetworkFixture.frame(14, to: 0xff, from: 2 * UInt8($0 % 100)))
+        }
+        ports[0].sendAll(flood.flatMap { $0 })
+        loop.post { [loop] in loop.stop() }
+        try loop.run()
+        // Each costs 256 of 16384.
+        #expect(frames.counters[0].counters.receivedFrames == 64)
+
+        let other = NetworkFixture.record(NetworkFixture.frame(20, to: 0xff, from: 0xaa))
+        ports[1].sendAll(other)
+        loop.post { [loop] in loop.stop() }
+        try loop.run()
+        #expect(frames.counters[1].counters.receivedFrames == 1)
+        for _ in 0..<3 { try loop.turn() }
+        #expect(frames.counters[0].counters.receivedFrames == 200)
+        var received = ports[2].receiveAll()
+        received.removeSubrange(try #require(received.firstRange(of: other)))
+        let isSame = received == flood.flatMap { $0 }
+        #expect(isSame)
+    }
+
     @Test("slow ports share the switch's memory, and each has some of its own")
     func sharedMemory() throws {
-        let frames = FrameSwitch(loop: loop, clock: ManualClock(), sharedLimit: 1 << 20)
+        let frames = try FrameSwitch(loop: loop, clock: ManualClock(), sharedLimit: 1 << 20)
         let ends = try (0..<4).map { _ in try UnixSocket.streamPair() }
         for end in ends { frames.add(end.0) }
         let record = NetworkFixture.record(NetworkFixture.frame(60_000, to: 0xff))

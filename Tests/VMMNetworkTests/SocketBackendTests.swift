@@ -31,10 +31,10 @@ struct SocketBackendTests {
         return (backend, far)
     }
 
-    private func server() throws -> SocketBackend {
+    private func server(pause: UInt64 = 1) throws -> SocketBackend {
         let backend = try SocketBackend(
-            name: "net", origin: .listener(UnixListener(path: path)), loop: loop,
-            clock: ManualClock())
+            name: "net", origin: .listener(UnixListener(path: path), retryNanoseconds: pause),
+            loop: loop, clock: ManualClock())
         try backend.attach()
         return backend
     }
@@ -230,11 +230,27 @@ struct SocketBackendTests {
         #expect(backend?.receive(into: room) == 72)
         #expect(backend?.receive(into: room) == nil)
         #expect(backend?.isLinkUp == false)
-        try loop.turn()
+        for _ in 0..<1000 where backend?.isLinkUp == false { try loop.turn() }
         #expect(backend?.isLinkUp == true)
         #expect(backend?.receive(into: room) == 72)
         backend = nil
         #expect(!FileManager.default.fileExists(atPath: path))
+    }
+
+    @Test("after a client's nonsense the next one waits a little")
+    func pausesBetweenClients() throws {
+        let backend = try server(pause: 1 << 60)
+        var changes = 0
+        backend.linkChanged = { changes += 1 }
+        var clients: [FileDescriptor] = []
+        for _ in 0..<5 {
+            clients.append(try UnixSocket.connectStream(to: path))
+            clients.last?.sendAll([0, 0, 0, 0])
+            try loop.turn()
+        }
+        #expect(changes == 2)
+        #expect(!backend.isLinkUp)
+        backend.detach()
     }
 
     @Test("a client that lost its server finds the next one")

@@ -45,7 +45,7 @@ enum SwitchTarget: FuzzTarget {
         var input = input
         let format: FrameFormat = input.next(UInt8.self) == 0 ? .plain : .offloads
         let loop = try EventLoop()
-        let frames = FrameSwitch(format, loop: loop, clock: ManualClock())
+        let frames = try FrameSwitch(format, loop: loop, clock: ManualClock())
         let peers = try (0..<portCount).map { _ in
             let (near, far) = try UnixSocket.streamPair()
             frames.add(near)

@@ -13,7 +13,7 @@ final class InputBuffer: Sendable {
     private struct State {
         var bytes: [UInt8] = []
         var first = 0
-        var isPaused = false
+        var pause = InputPause()
 
         var count: Int { bytes.count - first }
     }
@@ -28,29 +28,33 @@ final class InputBuffer: Sendable {
     var count: Int { state.withLock { $0.count } }
 
     func append(_ bytes: [UInt8]) {
-        let pauses = state.withLock { state in
+        let tellsChannel = state.withLock { state in
             state.bytes.append(contentsOf: bytes.prefix(max(0, Self.limit - state.count)))
-            guard !state.isPaused, state.count > Self.threshold else { return false }
-            state.isPaused = true
-            return true
+            state.pause.set(state.count > Self.threshold)
+            return state.pause.beginTelling()
         }
-        if pauses { channel.setInputPaused(true) }
+        if tellsChannel { tellChannel() }
+    }
+
+    private func tellChannel() {
+        while let isPaused = state.withLock({ $0.pause.next() }) {
+            channel.setInputPaused(isPaused)
+        }
     }
 
     /// Takes up to `maximum` of the oldest bytes.
     func take(_ maximum: Int) -> [UInt8] {
-        let (taken, resumes) = state.withLock { state -> ([UInt8], Bool) in
+        let (taken, tellsChannel) = state.withLock { state -> ([UInt8], Bool) in
             let taken = Array(state.bytes[state.first...].prefix(max(0, maximum)))
             state.first += taken.count
             if state.count == 0 || state.first > Self.limit {
                 state.bytes.removeFirst(state.first)
                 state.first = 0
             }
-            guard state.isPaused, state.count <= Self.threshold else { return (taken, false) }
-            state.isPaused = false
-            return (taken, true)
+            state.pause.set(state.count > Self.threshold)
+            return (taken, state.pause.beginTelling())
         }
-        if resumes { channel.setInputPaused(false) }
+        if tellsChannel { tellChannel() }
         return taken
     }
 }

@@ -23,10 +23,8 @@ package final class SocketChannel: StreamBacked {
         // A client that sends to a console without input must not fill its socket: read and drop.
         stream.start(on: loop, receive: receive ?? { _ in })
         do throws(HostError) {
-            try loop.add(listener.descriptor, [.readable]) { [listener, stream] in
-                guard let client = listener.accept(),
-                    let connection = try? ByteStream(nonBlocking: client)
-                else { return }
+            try listener.serve(on: loop) { [stream] client in
+                guard let connection = try? ByteStream(nonBlocking: client) else { return }
                 stream.connect(StreamChannel.Connection(input: connection, output: connection))
             }
         } catch {

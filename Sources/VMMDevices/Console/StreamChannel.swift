@@ -45,6 +45,8 @@ final class StreamChannel: Sendable {
     private static let inputChunk = 4096
     /// Reads or writes in a row before others on the loop have their turn.
     private static let turn = 16
+    /// A reader that takes the last output in drops delays the process's end by so much: 5 s.
+    private static let mostFinishNanoseconds: UInt64 = 5_000_000_000
 
     private let name: String
     private let failure: Failure
@@ -264,10 +266,11 @@ final class StreamChannel: Sendable {
     // MARK: the end
 
     /// Writes what can be written, waiting for a slow reader as long as it makes progress every
-    /// `patience` milliseconds, and lets go of everything. After the loop has ended.
-    func finish(patience: Int32) {
+    /// `patience` milliseconds, a few seconds in all, and lets go of everything. After the loop has
+    /// ended.
+    func finish(patience: Int32, clock: any HostClock = SystemClock()) {
         if let output = traffic.withValue({ $0.connection.output }) {
-            writeAll(to: output, patience: patience)
+            writeAll(to: output, patience: patience, clock)
         }
         disconnect()
         traffic.withValue { traffic in
@@ -277,9 +280,10 @@ final class StreamChannel: Sendable {
         state.withLock { $0.loop = nil }
     }
 
-    private func writeAll(to output: ByteStream, patience: Int32) {
+    private func writeAll(to output: ByteStream, patience: Int32, _ clock: any HostClock) {
+        let start = clock.monotonicNanoseconds()
         var isStalled = false
-        while refill() {
+        while refill(), clock.monotonicNanoseconds() &- start < Self.mostFinishNanoseconds {
             switch writeSome(to: output) {
             case true: return
             case false: isStalled = false

@@ -240,6 +240,7 @@ package struct NetworkSpec: DeviceSpec, Decodable {
         parameters.mtu = mtu
         parameters.receiveLimiter = limits.limiter(context.clock)
         parameters.transmitLimiter = limits.limiter(context.clock)
+        parameters.changeLimit = ChangeLimit(pairs: backends.count, clock: context.clock)
         return .virtIO(
             VirtIONetwork(
                 id: context.id, backends: backends, parameters,

@@ -26,6 +26,8 @@ package final class VirtIONetwork: VirtIODevice {
         package var queueSize: UInt16
         package var receiveLimiter: RateLimiter?
         package var transmitLimiter: RateLimiter?
+        /// How often the driver may switch pairs and offloads; nil: as often as it likes.
+        package var changeLimit: ChangeLimit?
 
         package init(mac: MACAddress, offloads: NetworkOffloads, queueSize: UInt16) {
             self.mac = mac
@@ -40,7 +42,7 @@ package final class VirtIONetwork: VirtIODevice {
     package var configurationChanged: (() -> Void)?
 
     private let backends: [any FrameBackend]
-    private let parameters: Parameters
+    private var parameters: Parameters
     /// One for each pair, or none: then the device's loop serves all.
     private let threads: [LoopThread]
     private let received: [FrameCounter]
@@ -55,6 +57,8 @@ package final class VirtIONetwork: VirtIODevice {
     private var features: UInt64 = 0
     /// But for the link, which is the backend's.
     private var status: UInt16 = 0
+    private var usedPairs = 1
+    private var offloads: TapInterface.Offloads = []
 
     /// One backend for each pair of queues; `threads`: as many, or none.
     package init(
@@ -123,7 +127,7 @@ package final class VirtIONetwork: VirtIODevice {
         for (index, queue) in queues.enumerated() {
             if let queue { try activate(queue, at: index) }
         }
-        backends[0].setOffloads(NetworkFeature.offloads(features))
+        use(NetworkFeature.offloads(features))
         // Until the driver asks for more (5.1.6.5.5).
         use(pairs: 1)
     }
@@ -238,14 +242,16 @@ package final class VirtIONetwork: VirtIODevice {
     private func perform(_ command: NetworkControl.Command) -> Bool {
         switch command {
         case .usePairs(let count):
-            guard features & NetworkFeature.multiqueue != 0, (1...backends.count).contains(count)
+            guard features & NetworkFeature.multiqueue != 0, (1...backends.count).contains(count),
+                mayChange(calls: abs(count - usedPairs))
             else { return false }
             use(pairs: count)
         case .setOffloads(let wanted):
             guard features & NetworkFeature.controlOffloads != 0,
-                wanted & ~(features & NetworkFeature.switchable) == 0
+                wanted & ~(features & NetworkFeature.switchable) == 0,
+                mayChange(calls: NetworkFeature.offloads(wanted) == offloads ? 0 : 1)
             else { return false }
-            backends[0].setOffloads(NetworkFeature.offloads(wanted))
+            use(NetworkFeature.offloads(wanted))
         case .announced:
             guard features & NetworkFeature.announce != 0 else { return false }
             status &= ~Status.announce
@@ -254,8 +260,19 @@ package final class VirtIONetwork: VirtIODevice {
         return true
     }
 
+    /// A driver that asks too often is refused: Linux spins while a command has no answer.
+    private func mayChange(calls: Int) -> Bool {
+        calls == 0 || parameters.changeLimit?.admits(calls) ?? true
+    }
+
+    private func use(_ offloads: TapInterface.Offloads) {
+        self.offloads = offloads
+        backends[0].setOffloads(offloads)
+    }
+
     /// The host spreads frames over the first `count` pairs.
     private func use(pairs count: Int) {
+        usedPairs = count
         guard backends.count > 1 else { return }
         for (index, backend) in backends.enumerated() { backend.setEnabled(index < count) }
     }

@@ -20,15 +20,18 @@ package final class PanicDevice: PCICard, BusDevice {
     }
 
     private let bus: Bus
+    private let limiter: LogLimiter
     private let panicked: @Sendable (String) -> Void
     private let state: Mutex<State>
 
     /// The register answers on `bus` at `address` once the guest turns its BAR on. `panicked` hears
     /// each kind of event once.
     package init(
-        on bus: Bus, at address: GuestAddress, panicked: @escaping @Sendable (String) -> Void
+        on bus: Bus, at address: GuestAddress, limiter: LogLimiter,
+        panicked: @escaping @Sendable (String) -> Void
     ) {
         self.bus = bus
+        self.limiter = limiter
         self.panicked = panicked
         var space = PCIConfiguration(
             PCIConfiguration.Identity(
@@ -65,7 +68,7 @@ package final class PanicDevice: PCICard, BusDevice {
         } catch {
             // The guest put it over something else: it answers nowhere until moved again.
             state.place = nil
-            Log.debug("pvpanic: BAR not mapped: \(error)")
+            limiter.debug("pvpanic: BAR not mapped: \(error)")
         }
     }
 

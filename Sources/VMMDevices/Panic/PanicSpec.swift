@@ -17,8 +17,9 @@ package struct PanicSpec: DeviceSpec {
     }
 
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
-        .card(byteCount: PanicDevice.byteCount) { [report = context.report] bus, address in
-            PanicDevice(on: bus, at: address) { report(.panicked($0)) }
+        let (report, limiter) = (context.report, LogLimiter(clock: context.clock))
+        return .card(byteCount: PanicDevice.byteCount) { bus, address in
+            PanicDevice(on: bus, at: address, limiter: limiter) { report(.panicked($0)) }
         }
     }
 }

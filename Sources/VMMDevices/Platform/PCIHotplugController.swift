@@ -42,10 +42,13 @@ package final class PCIHotplugController: BusDevice {
         self.ejected = ejected
     }
 
-    /// A device has come. The guest still has to be told to look.
+    /// A device has come. The guest still has to be told to look. A wish that the one before it
+    /// should go, said again after the guest had given that back, is not about this one.
     package func add(_ address: PCIAddress) {
         change(address) { segment, bit in
             segment.up |= bit
+            segment.down &= ~bit
+            segment.leaving &= ~bit
         }
     }
 

@@ -10,20 +10,20 @@ package final class UART16550: BusDevice {
     private let line: any InterruptLine
     private let channel: any ByteChannel
     private let state = Mutex(UARTState())
+    private let loop: EventLoop?
+    /// Changes of the line that one thread carries out in a row. More come only from vCPUs that
+    /// move it without end: they have the loop go on with them after its other work.
+    private static let stepsPerTurn = 16
 
     /// The port's range on the bus, in bytes.
     package static let byteCount: UInt64 = 8
 
-    /// `line` is edge-triggered: IRQ 4 for the first port.
-    package init(line: any InterruptLine, channel: any ByteChannel) {
+    /// `line` is edge-triggered: IRQ 4 for the first port. The channel is started by its owner, who
+    /// brings its input. `loop` takes over what a thread should not go on with.
+    package init(line: any InterruptLine, channel: any ByteChannel, loop: EventLoop? = nil) {
         self.line = line
         self.channel = channel
-    }
-
-    /// Starts the channel, with this port as the one who takes its input. Called once, by the owner
-    /// of the loop before it runs, or on its thread.
-    package func startChannel(on loop: EventLoop) throws {
-        try channel.start(on: loop) { [weak self] bytes in self?.receive(bytes) }
+        self.loop = loop
     }
 
     package func read(offset: UInt64, width: AccessWidth) -> UInt64 {
@@ -69,19 +69,31 @@ package final class UART16550: BusDevice {
     /// What is left to do when the lock has been released.
     private struct Effect {
         let drivesLine: Bool
-        let pause: Bool?
+        let tellsChannel: Bool
 
         init(settling state: inout UARTState) {
-            state.line.set(state.cause != nil)
+            state.settle()
             drivesLine = state.line.beginDriving()
-            pause = state.pauseChange()
+            tellsChannel = state.pause.beginTelling()
         }
     }
 
     private func perform(_ effect: Effect) {
-        if effect.drivesLine {
-            while let step = state.withLock({ $0.line.nextStep() }) { step.apply(to: line) }
+        if effect.drivesLine { driveLine() }
+        if effect.tellsChannel {
+            while let isPaused = state.withLock({ $0.pause.next() }) {
+                channel.setInputPaused(isPaused)
+            }
         }
-        if let pause = effect.pause { channel.setInputPaused(pause) }
+    }
+
+    private func driveLine() {
+        var steps = 0
+        while let step = state.withLock({ $0.line.nextStep() }) {
+            step.apply(to: line)
+            steps += 1
+            guard steps == Self.stepsPerTurn, let loop else { continue }
+            if loop.post({ [self] in driveLine() }) { return }
+        }
     }
 }

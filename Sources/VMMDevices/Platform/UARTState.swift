@@ -65,7 +65,7 @@ struct UARTState {
     private var firstInput = 0
     /// What loopback mode sent to itself.
     private var loop: [UInt8] = []
-    private var isPaused = false
+    var pause = InputPause()
     var line = LineLevel()
 
     private var isLoopback: Bool { modemControl & ModemControl.loopback != 0 }
@@ -228,19 +228,17 @@ struct UARTState {
         firstInput = 0
     }
 
-    /// Whether the channel should now pause (true) or go on (false); nil when nothing changes.
-    mutating func pauseChange() -> Bool? {
-        let pauses = input.count - firstInput > Self.pauseThreshold
-        if pauses == isPaused { return nil }
-        isPaused = pauses
-        return pauses
+    /// Decides what the line and the channel's input shall be after a change.
+    mutating func settle() {
+        line.set(cause != nil)
+        pause.set(input.count - firstInput > Self.pauseThreshold)
     }
 
     /// Power-on values. The line and the pause go on from where they are.
     mutating func reset() {
-        let (line, isPaused) = (self.line, self.isPaused)
+        let (line, pause) = (self.line, self.pause)
         self = UARTState()
         self.line = line
-        self.isPaused = isPaused
+        self.pause = pause
     }
 }

@@ -3,15 +3,17 @@ import VMMHost
 /// Bytes that a socket has not taken yet, oldest first. Takes memory only while there are some.
 struct ByteBacklog {
     /// Buffers of the largest size that nobody uses: a reader that stops and goes on again and
-    /// again costs no allocation each time.
+    /// again does not cost the largest allocation each time.
     struct Pool {
         fileprivate static let byteCount = 256 << 10
         /// 2 MiB, for as many connections at a time.
         private static let most = 8
         private var spare: [[UInt8]] = []
 
+        /// A buffer of exactly `count` bytes: a small backlog must not come to hold a large one.
         fileprivate mutating func take(_ count: Int) -> [UInt8] {
-            spare.popLast() ?? [UInt8](repeating: 0, count: count)
+            let kept = count == Self.byteCount ? spare.popLast() : nil
+            return kept ?? [UInt8](repeating: 0, count: count)
         }
 
         fileprivate mutating func giveBack(_ buffer: consuming [UInt8]) {
@@ -26,6 +28,9 @@ struct ByteBacklog {
     private var storage: [UInt8] = []
     private var first = 0
     private(set) var count = 0
+
+    /// What it takes of the host's memory, in bytes.
+    var capacity: Int { storage.count }
 
     var isEmpty: Bool { count == 0 }
 
@@ -75,8 +80,6 @@ struct ByteBacklog {
         var size = max(storage.count, Self.least)
         while size < needed { size *= 2 }
         var larger = pool.take(size)
-        // A spare buffer is of the largest size, and so large enough for all but a test.
-        if larger.count < needed { larger = [UInt8](repeating: 0, count: size) }
         let straight = min(count, storage.count - first)
         larger.replaceSubrange(0..<straight, with: storage[first..<first + straight])
         larger.replaceSubrange(straight..<count, with: storage[0..<count - straight])

@@ -44,7 +44,10 @@ extension VirtIOVsock {
             }
             waiting.addNextFree()
         }
-        return true
+        if waiting.count > 0 { return true }
+        // The host gave no memory for the first of them: the next doorbell tries again.
+        _ = queue.armDoorbell()
+        return false
     }
 
     private var payloadRoom: UInt64 {

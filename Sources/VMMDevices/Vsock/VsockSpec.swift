@@ -23,8 +23,9 @@ package struct VsockSpec: DeviceSpec, Decodable {
     private static let addresses: ClosedRange<UInt32> = 3...(.max - 1)
     /// Clients that may wait until the guest's driver is there; the kernel's own limit is 4096.
     private static let backlog: Int32 = 4096
-    /// Descriptors that connections leave to the rest of the machine.
-    private static let reserve = 256
+    /// Descriptors that connections leave to the rest of the machine at most: with all PCI slots
+    /// full of disks and interfaces, each with tens of queues and five descriptors a queue.
+    private static let mostReserved = 16384
 
     package let cid: UInt32
     package let socket: String
@@ -65,6 +66,13 @@ package struct VsockSpec: DeviceSpec, Decodable {
         return problems
     }
 
+    /// A queue takes its descriptors only when the driver starts it, which must not fail because
+    /// connections have taken them all. So these have half of what the process may have, or more.
+    static func connectionLimit(descriptors: Int) -> Int {
+        let reserved = min(descriptors / 2, mostReserved)
+        return max(1, min(VirtIOVsock.mostConnections, descriptors - reserved))
+    }
+
     package func build(_ context: DeviceContext) throws -> BuiltDevice {
         let listener: UnixListener
         do throws(UnixListener.Failure) {
@@ -74,10 +82,10 @@ package struct VsockSpec: DeviceSpec, Decodable {
                 option: "--vsock socket", value: "", reason: error.description)
         }
         do {
-            let limit = max(1, ProcessLimits.descriptorLimit - Self.reserve)
+            let limit = Self.connectionLimit(descriptors: ProcessLimits.descriptorLimit)
             let device = try VirtIOVsock(
                 id: context.id, guest: UInt64(cid), listener: listener, clock: context.clock,
-                limit: min(VirtIOVsock.mostConnections, limit))
+                limit: limit)
             device.guestIsReady = { [report = context.report] in report(.ready) }
             return .virtIO(device)
         } catch {

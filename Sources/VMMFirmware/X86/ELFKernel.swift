@@ -116,7 +116,18 @@ package struct ELFKernel: Hashable, Sendable {
             throw .unsupported(
                 field: "count of ELF segments to load", value: 0, allowed: "1 or more")
         }
+        try requireDisjoint(segments)
         return segments
+    }
+
+    /// So all of them together load no more than fits into memory once.
+    private static func requireDisjoint(_ segments: [LoadSegment]) throws(KernelImageError) {
+        let ranges = segments.map(\.range).sorted { $0.start < $1.start }
+        for (range, next) in zip(ranges, ranges.dropFirst()) where next.overlaps(range) {
+            throw .unsupported(
+                field: "address of an ELF segment", value: next.start.rawValue,
+                allowed: "what lies behind the segment at \(range.start) of \(range.count) bytes")
+        }
     }
 
     private static func findPVHEntry(

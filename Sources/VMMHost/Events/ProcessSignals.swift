@@ -26,9 +26,12 @@ package final class ProcessSignals {
         return Int32(bytes[0]) | Int32(bytes[1]) << 8
     }
 
-    /// Ignores SIGPIPE: a peer that left is an error of a write, not the end of the process.
+    /// Ignores SIGPIPE: a peer that left is an error of a write, not the end of the process. And
+    /// what else would end it for an error of one call.
     package static func ignoreBrokenPipes() {
         _ = signal(SIGPIPE, SIG_IGN)
+        // So is a file at its limit of size (RLIMIT_FSIZE), which a guest can write up to.
+        _ = signal(SIGXFSZ, SIG_IGN)
         // In the background of a shell, reading the terminal is an error too, and no reason to
         // stand still.
         _ = signal(SIGTTIN, SIG_IGN)

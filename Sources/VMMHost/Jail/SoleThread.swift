@@ -50,7 +50,7 @@ package enum SoleThread {
         // SAFETY: the set lives for the length of the calls.
         unsafe sigemptyset(&none)
         unsafe sigprocmask(SIG_SETMASK, &none, nil)
-        for number in [SIGPIPE, SIGTTIN] { _ = signal(number, SIG_DFL) }
+        for number in [SIGPIPE, SIGXFSZ, SIGTTIN] { _ = signal(number, SIG_DFL) }
         var texts = unsafe words.map { unsafe strdup($0) }
         unsafe texts.append(nil)
         // SAFETY: the list ends with null and lives for the length of the call.

@@ -58,7 +58,8 @@ package final class UnixListener: Sendable {
         }
     }
 
-    /// The next waiting client, or nil when there is none or it cannot be taken.
+    /// The next waiting client, or nil when there is none or it cannot be taken. For tests; a loop
+    /// has to know of a client that goes on waiting (`serve`, `next`).
     package func accept() -> FileDescriptor? {
         try? next()
     }

@@ -8,6 +8,9 @@ package final class FrameSwitch {
     package static let portLimit = 256
     /// In bytes: while all ports together have less waiting, one may have more than its share.
     private let sharedLimit: Int
+    /// How often one port's frames are handed on before other ports have their turn: about a
+    /// millisecond's worth. Among few ports a whole read has fewer.
+    private static let turnDeliveryCount = 16384
 
     private let format: FrameFormat
     private let loop: EventLoop
@@ -20,26 +23,31 @@ package final class FrameSwitch {
     private var touched: [SwitchPort] = []
     /// Frames that lie one behind the other in the reader's buffer and go to one port.
     private var run: (port: SwitchPort, records: Range<Int>)?
+    /// Bytes that wait for all ports' sockets together.
+    private var waitingByteCount = 0
+    /// Ports with frames from their last read that are not handed on yet, oldest first.
+    private var unfinished: [SwitchPort] = []
+    /// Readable while there are such ports.
+    private let continuation: EventFD
 
     /// All ports have frames in one format, and hand them on as they are.
     package init(
         _ format: FrameFormat = .plain, loop: EventLoop, clock: any HostClock,
         sharedLimit: Int = 64 << 20
-    ) {
+    ) throws(HostError) {
         self.sharedLimit = sharedLimit
         self.format = format
         self.loop = loop
         self.clock = clock
         limiter = LogLimiter(clock: clock)
+        continuation = try EventFD()
+        try loop.add(continuation.descriptor, [.readable]) { [weak self] in self?.continueOne() }
     }
 
     /// Makes each connection to the listener a port.
     package func add(_ listener: UnixListener) throws(HostError) {
         listeners.append(listener)
-        try loop.add(listener.descriptor, [.readable]) { [weak self] in
-            guard let client = listener.accept() else { return }
-            self?.add(client)
-        }
+        try listener.serve(on: loop) { [weak self] client in self?.add(client) }
     }
 
     /// Makes a connected stream a port; one too many is closed.
@@ -51,7 +59,7 @@ package final class FrameSwitch {
         do throws(HostError) {
             try loop.add(socket, [.readable]) { [weak self] in self?.serve(port) }
             ports[number] = port
-            Log.info("port \(number) is connected")
+            limiter.info("port \(number) is connected")
         } catch {
             limiter.warn("a connection was closed: \(error)")
         }
@@ -64,6 +72,7 @@ package final class FrameSwitch {
 
     /// Lets go of the ports and removes the sockets' files.
     package func finish() {
+        loop.remove(continuation.descriptor)
         for case let port? in ports { loop.remove(port.socket) }
         ports = ports.map { _ in nil }
         for listener in listeners {
@@ -78,16 +87,39 @@ package final class FrameSwitch {
     /// One read of one port, then the others have their turn.
     private func serve(_ port: SwitchPort) {
         if port.waitsForRoom { flush(port) }
-        guard ports[port.number] === port else { return }
+        guard ports[port.number] === port, !port.isUnfinished else { return }
         switch port.reader.fill(from: port.socket) {
         case .moved: break
         case .wouldBlock: return
         case .endOfFile: return remove(port, "its peer is gone")
         case .failed(let code): return remove(port, HostError("receive", code: code).reason)
         }
+        passFrames(of: port)
+    }
+
+    /// The port that has waited longest goes on.
+    private func continueOne() {
+        continuation.clear()
+        guard !unfinished.isEmpty else { return }
+        let port = unfinished.removeFirst()
+        if !unfinished.isEmpty { continuation.signal() }
+        port.isUnfinished = false
+        if ports[port.number] === port { passFrames(of: port) }
+    }
+
+    /// Hands on what was read, a turn's worth at most.
+    private func passFrames(of port: SwitchPort) {
         let now = clock.monotonicNanoseconds()
+        var budget = Self.turnDeliveryCount
         do throws(FramingFault) {
-            while let frame = try port.reader.next() { pass(frame, from: port, now) }
+            while budget > 0, let frame = try port.reader.next() {
+                budget -= pass(frame, from: port, now)
+            }
+            if budget <= 0 {
+                port.isUnfinished = true
+                unfinished.append(port)
+                continuation.signal()
+            }
         } catch {
             limiter.warn("port \(port.number): the peer sent \(error)")
             remove(port, "it makes no sense")
@@ -101,7 +133,8 @@ package final class FrameSwitch {
         touched.removeAll(keepingCapacity: true)
     }
 
-    private func pass(_ frame: Range<Int>, from port: SwitchPort, _ now: UInt64) {
+    /// Hands one frame on; what that costs of a turn.
+    private func pass(_ frame: Range<Int>, from port: SwitchPort, _ now: UInt64) -> Int {
         port.counters.receivedFrames &+= 1
         port.counters.receivedBytes &+= UInt64(frame.count - format.headerByteCount)
         let bytes = port.reader.bytes
@@ -111,13 +144,17 @@ package final class FrameSwitch {
             source: LearningSwitch.address(bytes, at: start + 6), from: port.number, now: now)
         let record = frame.lowerBound - FrameLength.prefix..<frame.upperBound
         switch decision {
-        case .drop: break
+        case .drop: return 1
         case .forward(let number):
             if let other = ports[number] { send(record, of: bytes, to: other) }
+            return 1
         case .flood:
+            var count = 1
             for case let other? in ports where other !== port {
                 send(record, of: bytes, to: other)
+                count += 1
             }
+            return count
         }
     }
 
@@ -134,7 +171,9 @@ package final class FrameSwitch {
     private func sendRun(of bytes: [UInt8]) {
         guard let (port, records) = run else { return }
         run = nil
+        let before = port.waitingByteCount
         port.send(records, of: bytes, limit: limit(port, records.count))
+        waitingByteCount += port.waitingByteCount - before
         if !port.isTouched {
             port.isTouched = true
             touched.append(port)
@@ -144,14 +183,16 @@ package final class FrameSwitch {
     /// What `port` may have waiting when `count` bytes come.
     private func limit(_ port: SwitchPort, _ count: Int) -> Int {
         if port.waitingByteCount + count <= SwitchPort.share { return SwitchPort.share }
-        let waiting = ports.reduce(0) { $0 + ($1?.waitingByteCount ?? 0) }
-        return waiting < sharedLimit ? SwitchPort.mostWaiting : SwitchPort.share
+        return waitingByteCount < sharedLimit ? SwitchPort.mostWaiting : SwitchPort.share
     }
 
     private func flush(_ port: SwitchPort) {
         let waited = port.waitsForRoom
         guard ports[port.number] === port else { return }
-        guard port.flush() else { return remove(port, "its peer is gone") }
+        let before = port.waitingByteCount
+        let isThere = port.flush()
+        waitingByteCount += port.waitingByteCount - before
+        guard isThere else { return remove(port, "its peer is gone") }
         if port.waitsForRoom != waited {
             loop.change(
                 port.socket, to: port.waitsForRoom ? [.readable, .writable] : [.readable])
@@ -162,7 +203,8 @@ package final class FrameSwitch {
         guard ports[port.number] === port else { return }
         loop.remove(port.socket)
         ports[port.number] = nil
+        waitingByteCount -= port.waitingByteCount
         learning.remove(port: port.number)
-        Log.info("port \(port.number) is gone: \(reason)")
+        limiter.info("port \(port.number) is gone: \(reason)")
     }
 }

@@ -30,12 +30,13 @@ package struct LearningSwitch {
     private static let sweepNanoseconds: UInt64 = 1_000_000_000
 
     private var table: [Address: Place] = [:]
-    private var counts: [Int]
+    /// Of each port those that are behind it: a port's sweep and its end cost what it has itself.
+    private var addresses: [Set<Address>]
     private var lastSweep: [UInt64?]
 
     /// For ports from 0 up to `portLimit`.
     package init(portLimit: Int) {
-        counts = Array(repeating: 0, count: portLimit)
+        addresses = Array(repeating: [], count: portLimit)
         lastSweep = Array(repeating: nil, count: portLimit)
     }
 
@@ -47,7 +48,7 @@ package struct LearningSwitch {
     package mutating func decide(
         destination: Address, source: Address, from port: Int, now: UInt64
     ) -> Decision {
-        guard counts.indices.contains(port), !Self.isGroup(source) else { return .drop }
+        guard addresses.indices.contains(port), !Self.isGroup(source) else { return .drop }
         learn(source, at: port, now)
         if Self.isGroup(destination) { return Self.staysOnLink(destination) ? .drop : .flood }
         guard let place = table[destination], now &- place.lastSeen < Self.ageNanoseconds else {
@@ -58,9 +59,9 @@ package struct LearningSwitch {
 
     /// Forgets what was behind a port that is gone.
     package mutating func remove(port: Int) {
-        guard counts.indices.contains(port) else { return }
-        table = table.filter { $0.value.port != port }
-        counts[port] = 0
+        guard addresses.indices.contains(port) else { return }
+        for address in addresses[port] { table[address] = nil }
+        addresses[port] = []
         lastSweep[port] = nil
     }
 
@@ -71,23 +72,25 @@ package struct LearningSwitch {
             }
             return
         }
-        guard counts[port] < Self.mostAddressesPerPort || sweep(port, now) else { return }
+        let hasRoom = addresses[port].count < Self.mostAddressesPerPort || sweep(port, now)
+        guard hasRoom else { return }
         // An address that was elsewhere has moved.
         if let before = table.updateValue(Place(port: port, lastSeen: now), forKey: address) {
-            counts[before.port] -= 1
+            addresses[before.port].remove(address)
         }
-        counts[port] += 1
+        addresses[port].insert(address)
     }
 
     /// Makes room at a full port by its old addresses; false when there are none.
     private mutating func sweep(_ port: Int, _ now: UInt64) -> Bool {
         if let last = lastSweep[port], now &- last < Self.sweepNanoseconds { return false }
         lastSweep[port] = now
-        table = table.filter {
-            $0.value.port != port || now &- $0.value.lastSeen < Self.ageNanoseconds
+        let old = addresses[port].filter { address in
+            table[address].map { now &- $0.lastSeen >= Self.ageNanoseconds } ?? true
         }
-        counts[port] = table.values.count { $0.port == port }
-        return counts[port] < Self.mostAddressesPerPort
+        for address in old { table[address] = nil }
+        addresses[port].subtract(old)
+        return !old.isEmpty
     }
 
     // MARK: addresses

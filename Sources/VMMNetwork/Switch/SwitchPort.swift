@@ -29,6 +29,8 @@ final class SwitchPort {
     var counters = PortCounters()
     /// Has frames that `flush` was not called for yet.
     var isTouched = false
+    /// Has frames in its reader that wait for its next turn.
+    var isUnfinished = false
     private var queue = FrameQueue(limit: share)
     /// Bytes that wait for the socket.
     var waitingByteCount: Int { queue.byteCount }

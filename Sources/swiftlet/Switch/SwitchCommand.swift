@@ -40,7 +40,7 @@ struct SwitchCommand: ParsableCommand {
         LogSink(descriptor: .standardError, program: "swiftlet switch", clock: SystemClock())
             .start(verbose ? .info : .warning)
         let loop = try EventLoop()
-        let frames = FrameSwitch(
+        let frames = try FrameSwitch(
             hasHeaders ? .offloads : .plain, loop: loop, clock: SystemClock())
         defer { frames.finish() }
         for path in socket {

@@ -20,7 +20,7 @@ struct SwitchMeasurement {
         let thread = try LoopThread(name: "switch", role: .tool)
         let ends = [try UnixSocket.streamPair(), try UnixSocket.streamPair()]
         let frames = LoopBound(
-            adopting: FrameSwitch(loop: thread.loop, clock: SystemClock()))
+            adopting: try FrameSwitch(loop: thread.loop, clock: SystemClock()))
         let ports = LoopBound(adopting: ends.map { $0.1 })
         thread.run {
             frames.withValue { frames in
