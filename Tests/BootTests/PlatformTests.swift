@@ -64,6 +64,7 @@ struct PlatformTests {
     @Test("devices live through many resets by their drivers", arguments: ["pci", "mmio"])
     func driverResets(transport: String) throws {
         let scratch = try Scratch()
+        let subnet = transport == "pci" ? 220 : 221
         let disk = try scratch.file(
             "disk", "the first line\n" + String(repeating: "x", count: 4096))
         var boot = Boot(
@@ -82,16 +83,16 @@ struct PlatformTests {
                 rebind virtio_rng "$rng"
                 [ "$(head -c 16 /dev/hwrng | wc -c)" = 16 ] || fail "rng in round $round"
                 rebind virtio_net "$net"
-                ip address add 192.168.220.2/24 dev eth0
+                ip address add 192.168.\(subnet).2/24 dev eth0
                 ip link set eth0 up
-                ping -c 1 -W 5 192.168.220.1 >/dev/null || fail "net in round $round"
+                ping -c 1 -W 5 192.168.\(subnet).1 >/dev/null || fail "net in round $round"
                 round=$((round + 1))
             done
             say rounds "$round"
             """)
         boot.options = [
             "--disk", "path=\(disk),image_type=raw", "--net",
-            "tap=swl-reset,ip=192.168.220.1,mask=255.255.255.0", "--platform",
+            "tap=swl-\(transport),ip=192.168.\(subnet).1,mask=255.255.255.0", "--platform",
             "transport=\(transport)",
         ]
 

@@ -50,6 +50,17 @@ struct HostFileTests {
                 == "is neither a file nor a block device")
     }
 
+    @Test("where a file is wanted and nothing else, a link to one is none")
+    func plain() throws {
+        let link = directory.file("link")
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path)
+        #expect(refusal(link) == "")
+        #expect(throws: ImageError.self) {
+            try HostFile(path: link, isReadOnly: true, isPlain: true)
+        }
+        #expect(try HostFile(path: path, isReadOnly: true, isPlain: true).isReadOnly)
+    }
+
     @Test("a FIFO is refused without waiting for its other end", arguments: [false, true])
     func fifo(isReadOnly: Bool) {
         let fifo = directory.file("fifo")

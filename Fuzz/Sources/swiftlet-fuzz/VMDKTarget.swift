@@ -42,7 +42,7 @@ enum VMDKTarget: FuzzTarget {
         let operations = ImageOperations(&input)
         let file = FuzzFile(input.takeAll(), isReadOnly: operations.isReadOnly)
         operations.run { () throws(ImageError) in
-            try VMDKImage(file) { _, isReadOnly in
+            try VMDKImage(file, isAnyFile: true) { _, isReadOnly in
                 FuzzFile(isReadOnly: isReadOnly, byteCount: 64 << 10)
             }
         }

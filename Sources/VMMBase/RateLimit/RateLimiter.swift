@@ -52,4 +52,16 @@ package final class RateLimiter: Sendable {
             return wait
         }
     }
+
+    /// Counts one operation that did not wait: what comes later waits for it, too.
+    package func charge(byteCount: UInt64) {
+        let now = clock.monotonicNanoseconds()
+        state.withLock { state in
+            // Up to now, as far as the buckets' sizes allow.
+            _ = state.bytes?.wait(for: 0, now: now)
+            _ = state.operations?.wait(for: 0, now: now)
+            state.bytes?.take(byteCount)
+            state.operations?.take(1)
+        }
+    }
 }

@@ -44,7 +44,7 @@ package struct TokenBucket: Sendable {
         return UInt64(clamping: whole + (rest > 0 ? 1 : 0))
     }
 
-    /// Takes `count` tokens, for which `wait` was 0.
+    /// Takes `count` tokens; where `wait` was not 0, as a debt.
     package mutating func take(_ count: UInt64) {
         let once = min(burst, count)
         burst -= once

@@ -73,8 +73,10 @@ enum BlockRequest: Equatable {
     /// The byte offset of a transfer of whole sectors inside the disk.
     private static func transfer(_ sector: UInt64, _ count: UInt64, _ disk: BlockLimits) -> UInt64?
     {
-        guard count > 0, count % Disk.sectorSize == 0, sector <= disk.sectorCount,
-            count / Disk.sectorSize <= disk.sectorCount - sector
+        // Once: another thread may be changing the disk's size.
+        let total = disk.sectorCount
+        guard count > 0, count % Disk.sectorSize == 0, sector <= total,
+            count / Disk.sectorSize <= total - sector
         else { return nil }
         return sector * Disk.sectorSize
     }

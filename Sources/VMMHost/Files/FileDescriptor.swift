@@ -44,6 +44,10 @@ package final class FileDescriptor: Sendable {
         package static let nonBlocking = OpenOptions(rawValue: O_NONBLOCK)
         package static let direct = OpenOptions(rawValue: vmmDirectFlag)
         package static let noControllingTerminal = OpenOptions(rawValue: O_NOCTTY)
+        /// A symbolic link as the path's last part is an error.
+        package static let noFollow = OpenOptions(rawValue: O_NOFOLLOW)
+        /// O_PATH: the file is not opened, and does not notice.
+        package static let pathOnly = OpenOptions(rawValue: 0o10000000)
     }
 
     package static func open(

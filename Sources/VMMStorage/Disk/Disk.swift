@@ -29,8 +29,8 @@ package final class Disk: Sendable {
     /// What the disk answers when the user gave it no serial: the image's identity on this host,
     /// as CH derives it (device, represented device and inode numbers, 20 bytes at most).
     package let defaultSerial: String
-    /// A raw image that nobody declared as such: a guest that wrote another format's header into
-    /// its first sector would have the host read it as that the next time.
+    /// An image whose first sector is its file's, and that nobody declared as such: a guest that
+    /// wrote another format's header there would have the host read it as that the next time.
     package let protectsFirstSector: Bool
     package let extents: ExtentMap
     package let limiter: RateLimiter?
@@ -84,7 +84,8 @@ package final class Disk: Sendable {
                 let data = file.metadata
                 return String("\(data.device)\(data.rawDevice)\(data.inode)".prefix(20))
             } ?? "swiftlet"
-        protectsFirstSector = options.image.format == nil && format == .raw
+        protectsFirstSector =
+            options.image.format == nil && (format == .raw || image is FixedVHDImage)
         extents = image.extents
         limiter = options.limiter
         files = image.files.map { ($0.path, $0.isReadOnly) }
@@ -111,6 +112,7 @@ package final class Disk: Sendable {
                 sectors.store(image.byteCount / Self.sectorSize, ordering: .releasing)
                 done(nil)
             } catch {
+                noteLostWrites(of: image)
                 done(error)
             }
         }
@@ -142,6 +144,11 @@ package final class Disk: Sendable {
 
     var hasLostWrites: Bool { lostWrites.load(ordering: .acquiring) }
     func setLostWrites() { lostWrites.store(true, ordering: .releasing) }
+
+    /// What an image makes stable of its own accord, behind tables for example, may fail there.
+    func noteLostWrites(of image: any DiskImage) {
+        if image.files.contains(where: \.hasLostWrites) { setLostWrites() }
+    }
 
     /// The engine asked for, else the first one that the kernel allows; nil where the slow lane
     /// does all.

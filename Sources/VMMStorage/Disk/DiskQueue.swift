@@ -25,27 +25,34 @@ package final class DiskQueue {
         package let code: Int32
     }
 
-    /// What the slow lane has finished.
+    /// What the slow lane has done: a request, or of a long range `step` bytes.
+    private struct Letter {
+        let slot: Int
+        let code: Int32
+        var step: UInt64 = 0
+    }
+
     private final class Mailbox: Sendable {
         let bell: EventFD
-        private let letters = Mutex<[Completion]>([])
+        private let letters = Mutex<[Letter]>([])
 
         init() throws(HostError) { bell = try EventFD() }
 
-        func put(_ completion: Completion) {
-            letters.withLock { $0.append(completion) }
+        func put(_ letter: Letter) {
+            letters.withLock { $0.append(letter) }
             bell.signal()
         }
 
-        func takeAll(into finished: inout [Completion]) {
+        func takeAll(into mail: inout [Letter]) {
             letters.withLock { letters in
-                finished.append(contentsOf: letters)
+                mail.append(contentsOf: letters)
                 letters.removeAll(keepingCapacity: true)
             }
         }
     }
 
-    /// Ranges above this are walked by the slow lane: the loop must not look at a table for long.
+    /// Ranges above this are walked by the slow lane, so much at a time: the loop must not look at
+    /// a table for long, and who waits for the queue not for terabytes.
     private static let longRange: UInt64 = 64 << 20
     /// Zeros above this are filled in by the slow lane: a request costs the loop little.
     private static let longZeros: UInt64 = 1 << 20
@@ -59,6 +66,9 @@ package final class DiskQueue {
     private var slots: [Slot]
     /// Answered on the spot or taken from the mailbox; last in, first out.
     private var finished: [Completion] = []
+    private var mail: [Letter] = []
+    /// Somebody waits for the queue to be empty.
+    private var isDraining = false
     private var atEngine = 0
     /// Looking into an empty mailbox is a system call: nobody looks while nothing can be there.
     private var onSlowLane = 0
@@ -70,10 +80,13 @@ package final class DiskQueue {
         self.clock = clock
         engine = try disk.makeEngine(depth: UInt32(depth))
         mailbox = try Mailbox()
-        throttle = try disk.limiter.map { limiter throws(HostError) in try Throttle(limiter) }
+        throttle = try disk.limiter.map { limiter throws(HostError) in
+            try Throttle(limiter, depth: depth)
+        }
         counters = disk.takeCounters()
         slots = Array(repeating: Slot(), count: depth)
         finished.reserveCapacity(depth)
+        mail.reserveCapacity(depth)
     }
 
     deinit { disk.giveBack(counters) }
@@ -93,6 +106,7 @@ package final class DiskQueue {
 
     /// Takes a request; its vector stays untouched by others until the completion.
     package func start(_ request: DiskRequest, slot: Int) {
+        isDraining = false
         slots[slot].request = request
         slots[slot].done = 0
         slots[slot].writesZeros = false
@@ -120,8 +134,7 @@ package final class DiskQueue {
                 continue
             }
             if onSlowLane > 0, mailbox.bell.clear() {
-                mailbox.takeAll(into: &finished)
-                onSlowLane -= finished.count
+                takeMail()
                 if !finished.isEmpty { continue }
             }
             guard let throttle, releaseThrottled(throttle) else { return nil }
@@ -131,6 +144,7 @@ package final class DiskQueue {
     /// Waits for an answer; only with requests in flight. Throttled ones go ahead at once: whoever
     /// waits wants the queue empty.
     package func wait() {
+        isDraining = true
         while let slot = throttle?.next() { advance(slot) }
         submit()
         guard finished.isEmpty else { return }
@@ -139,6 +153,26 @@ package final class DiskQueue {
         } else {
             _ = mailbox.bell.descriptor.isReady(.readable, waitingMilliseconds: -1)
         }
+    }
+
+    private func takeMail() {
+        mailbox.takeAll(into: &mail)
+        onSlowLane -= mail.count
+        for letter in mail {
+            slots[letter.slot].done += letter.step
+            let isLeft =
+                letter.code == 0 && letter.step > 0
+                && slots[letter.slot].done < slots[letter.slot].request.rangeByteCount
+            // Discard is advice: what waits for the queue need not wait for all of it.
+            let isLet = isDraining && slots[letter.slot].request.isDiscard
+            if isLeft, !isLet {
+                advance(letter.slot)
+            } else {
+                finish(letter.slot, letter.code)
+            }
+        }
+        mail.removeAll(keepingCapacity: true)
+        submit()
     }
 
     private func releaseThrottled(_ throttle: Throttle) -> Bool {
@@ -190,7 +224,7 @@ extension DiskQueue {
                 vector.limit(to: extent.count)
                 enqueue(slot, .read(vector, offset: place), on: file, extent.count)
                 return
-            case .zeros where extent.count <= Self.longZeros:
+            case .zeros where slots[slot].done + extent.count <= Self.longZeros:
                 vector.fillZeros(extent.count)
                 vector.removeFirst(Int(clamping: extent.count))
                 slots[slot].done += extent.count
@@ -239,7 +273,7 @@ extension DiskQueue {
     private func range(
         _ slot: Int, _ offset: UInt64, _ count: UInt64, _ operation: FileDescriptor.RangeOperation
     ) {
-        if count > Self.longRange {
+        if count - slots[slot].done > Self.longRange {
             takeSlowLane(slot)
             return
         }
@@ -365,28 +399,36 @@ extension DiskQueue {
                 }
             }
         case .discard(let offset, let count):
-            answer(slot, mailbox) { image, _ throws(ImageError) in
-                try image.discard(at: offset + done, count: count - done)
+            let step = Self.step(offset + done, count - done)
+            answer(slot, mailbox, step: step) { image, _ throws(ImageError) in
+                try image.discard(at: offset + done, count: step)
             }
         case .writeZeros(let offset, let count, let mayUnmap):
-            answer(slot, mailbox) { image, _ throws(ImageError) in
+            let step = Self.step(offset + done, count - done)
+            answer(slot, mailbox, step: step) { image, _ throws(ImageError) in
                 try image.writeZeros(
-                    at: offset + done, count: count - done, mayUnmap: mayUnmap && isSparse)
+                    at: offset + done, count: step, mayUnmap: mayUnmap && isSparse)
             }
         }
     }
 
+    /// Up to a multiple of `longRange`, so that no image's unit lies in two pieces.
+    private static func step(_ offset: UInt64, _ count: UInt64) -> UInt64 {
+        min(count, longRange - offset % longRange)
+    }
+
     private func answer(
-        _ slot: Int, _ mailbox: Mailbox,
+        _ slot: Int, _ mailbox: Mailbox, step: UInt64 = 0,
         _ work: @escaping @Sendable (any DiskImage, inout [UInt8]) throws(ImageError) -> Void
     ) {
-        disk.lane.post { image, buffer in
+        disk.lane.post { [disk] image, buffer in
             do throws(ImageError) {
                 try work(image, &buffer)
-                mailbox.put(Completion(slot: slot, code: 0))
+                mailbox.put(Letter(slot: slot, code: 0, step: step))
             } catch {
+                disk.noteLostWrites(of: image)
                 Log.debug("disk: \(error)")
-                mailbox.put(Completion(slot: slot, code: error.code))
+                mailbox.put(Letter(slot: slot, code: error.code))
             }
         }
     }

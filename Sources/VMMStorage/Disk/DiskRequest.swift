@@ -16,4 +16,16 @@ package enum DiskRequest {
         case .discard(_, let count), .writeZeros(_, let count, _): count
         }
     }
+
+    /// How many bytes it covers without moving any.
+    var rangeByteCount: UInt64 {
+        switch self {
+        case .read, .write, .flush: 0
+        case .discard(_, let count), .writeZeros(_, let count, _): count
+        }
+    }
+
+    var isDiscard: Bool {
+        if case .discard = self { true } else { false }
+    }
 }

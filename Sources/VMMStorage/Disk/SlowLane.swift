@@ -21,6 +21,7 @@ package final class SlowLane: Sendable {
     private let work: LoopBound<Work>
     /// Keeps jobs apart where the host gave no thread and their posters run them.
     private let turn = Mutex<Void>(())
+    private let hasWarned = Atomic<Bool>(false)
     private let running = Mutex<LoopThread?>(nil)
 
     init(_ image: any DiskImage) {
@@ -31,7 +32,7 @@ package final class SlowLane: Sendable {
     /// `bufferByteCount` bytes, and any content.
     func post(_ job: @escaping Job) {
         let loop: EventLoop? = running.withLock { running in
-            if running == nil { running = Self.start() }
+            if running == nil { running = start() }
             return running?.loop
         }
         guard let loop else {
@@ -51,11 +52,14 @@ package final class SlowLane: Sendable {
         }
     }
 
-    private static func start() -> LoopThread? {
+    private func start() -> LoopThread? {
         do throws(HostError) {
             return try LoopThread(name: "disk", role: .disk)
         } catch {
-            Log.warning("disk: no thread for slow work: \(error)")
+            // Said once: a guest asks for slow work as often as it likes.
+            if !hasWarned.exchange(true, ordering: .relaxed) {
+                Log.warning("disk: no thread for slow work: \(error)")
+            }
             return nil
         }
     }

@@ -6,46 +6,56 @@ import VMMHost
 final class Throttle {
     let timer: Timer
     private let limiter: RateLimiter
-    private var held: [(slot: Int, byteCount: UInt64)] = []
+    /// A ring with a place for each request that the queue can have.
+    private var held: [(slot: Int, byteCount: UInt64)]
     private var first = 0
+    private var count = 0
 
-    init(_ limiter: RateLimiter) throws(HostError) {
+    /// For a queue of at most `depth` requests.
+    init(_ limiter: RateLimiter, depth: Int) throws(HostError) {
         self.limiter = limiter
+        held = Array(repeating: (0, 0), count: depth)
         timer = try Timer()
     }
 
     /// True when the request may go; else it is held, behind those that came before.
     func admits(_ byteCount: UInt64, slot: Int) -> Bool {
-        if first == held.count {
+        if count == 0 {
             let wait = limiter.admit(byteCount: byteCount)
             if wait == 0 { return true }
             timer.set(nanoseconds: wait)
         }
-        held.append((slot, byteCount))
+        held[(first + count) % held.count] = (slot, byteCount)
+        count += 1
         return false
     }
 
     /// The next held request that may go now; nil, with the timer set, when it is too early.
     func nextAdmitted() -> Int? {
-        guard first < held.count else { return nil }
+        guard count > 0 else { return nil }
         timer.clear()
         let wait = limiter.admit(byteCount: held[first].byteCount)
         if wait > 0 {
             timer.set(nanoseconds: wait)
             return nil
         }
-        return next()
+        return removeFirst().slot
     }
 
-    /// The next held request, whatever the limit says.
+    /// The next held request, before its time. It counts all the same: a driver that resets its
+    /// device again and again gets no more than the limit.
     func next() -> Int? {
-        guard first < held.count else { return nil }
-        let slot = held[first].slot
-        first += 1
-        if first == held.count {
-            held.removeAll(keepingCapacity: true)
-            first = 0
+        guard count > 0 else { return nil }
+        let request = removeFirst()
+        limiter.charge(byteCount: request.byteCount)
+        return request.slot
+    }
+
+    private func removeFirst() -> (slot: Int, byteCount: UInt64) {
+        defer {
+            first = (first + 1) % held.count
+            count -= 1
         }
-        return slot
+        return held[first]
     }
 }

@@ -45,6 +45,7 @@ package final class FaultyFile: ImageFile {
     package var alignment: Int { 1 }
     /// Requests so far that change the file or synchronize it.
     package private(set) var changeCount = 0
+    package private(set) var hasLostWrites = false
     /// May change while the file is used.
     package var rules: [FaultRule]
 
@@ -156,7 +157,10 @@ package final class FaultyFile: ImageFile {
 
     package func synchronize() throws(HostError) {
         let verdict = judge(.synchronize)
-        if let error = verdict.error { throw error }
+        if let error = verdict.error {
+            hasLostWrites = true
+            throw error
+        }
         if verdict.count > 0 { try file.synchronize() }
     }
 

@@ -1,3 +1,4 @@
+import Synchronization
 import VMMBase
 import VMMHost
 
@@ -27,25 +28,28 @@ package final class HostFile: ImageFile {
     /// The kernel keeps both views of a regular file the same; of a block device it may not while
     /// a direct write is in flight.
     private let calls: FileDescriptor
+    private let lostWrites = Atomic<Bool>(false)
 
     /// Opens `path` and locks it: shared when read-only, else alone. `isDirect`: engines bypass
-    /// the page cache.
+    /// the page cache. `isPlain`: it must be a file, and no link to one.
     package init(
-        path: String, isReadOnly: Bool, isDirect: Bool = false, lock: Lock = .whole
+        path: String, isReadOnly: Bool, isDirect: Bool = false, lock: Lock = .whole,
+        isPlain: Bool = false
     ) throws(ImageError) {
         self.path = path
         self.isReadOnly = isReadOnly
-        try Self.requireDisk(at: path)
-        do throws(HostError) {
-            calls = try FileDescriptor.open(path, isReadOnly ? .readOnly : .readWrite)
-            metadata = try calls.metadata()
-            data =
-                isDirect
-                ? try FileDescriptor.open(
-                    path, isReadOnly ? [.readOnly, .direct] : [.readWrite, .direct])
-                : calls
-        } catch {
-            throw .host(error)
+        let links: FileDescriptor.OpenOptions = isPlain ? .noFollow : []
+        let access: FileDescriptor.OpenOptions = isReadOnly ? .readOnly : .readWrite
+        // A device notices when it is opened, and a FIFO waits: what is neither file nor disk is
+        // not opened, also when somebody exchanges it meanwhile.
+        try Self.requireDisk(Self.open(path, [.pathOnly, links]), isPlain)
+        calls = try Self.open(path, [access, .nonBlocking, links])
+        try Self.requireDisk(calls, isPlain)
+        data = isDirect ? try Self.open(path, [access, .direct, links]) : calls
+        let calls = calls
+        metadata = try hosted { () throws(HostError) in
+            try calls.setNonBlocking(false)
+            return try calls.metadata()
         }
         isBlockDevice = metadata.kind == .blockDevice
         logicalBlockSize = isBlockDevice ? calls.logicalSectorSize : 512
@@ -70,16 +74,20 @@ package final class HostFile: ImageFile {
         guard isLocked else { throw .inUse }
     }
 
-    /// Looks without waiting: the opening of a FIFO for reading would wait for its writer.
-    private static func requireDisk(at path: String) throws(ImageError) {
-        let kind: FileDescriptor.Kind
-        do throws(HostError) {
-            kind = try FileDescriptor.open(path, [.readOnly, .nonBlocking]).metadata().kind
-        } catch {
-            throw .host(error)
-        }
+    private static func open(
+        _ path: String, _ options: FileDescriptor.OpenOptions
+    ) throws(ImageError) -> FileDescriptor {
+        try hosted { () throws(HostError) in try FileDescriptor.open(path, options) }
+    }
+
+    private static func requireDisk(
+        _ file: FileDescriptor, _ isPlain: Bool
+    ) throws(ImageError) {
+        let kind = try hosted { () throws(HostError) in try file.metadata().kind }
         switch kind {
-        case .regular, .blockDevice: return
+        case .regular: return
+        case .blockDevice where !isPlain: return
+        case .blockDevice: throw .invalid("is a block device; a file is needed")
         case .directory:
             throw .invalid("is a directory; a file or a block device is needed")
         case .characterDevice, .other:
@@ -130,7 +138,21 @@ package final class HostFile: ImageFile {
         if !isBlockDevice { try calls.allocate(byteCount()) }
     }
 
-    package func synchronize() throws(HostError) { try calls.synchronize() }
+    /// The kernel tells of a write that it lost once: every later call fails, too.
+    package func synchronize() throws(HostError) {
+        guard !hasLostWrites else {
+            throw HostError("make earlier writes stable", code: HostError.ioCode)
+        }
+        do throws(HostError) {
+            try calls.synchronize()
+        } catch {
+            lostWrites.store(true, ordering: .releasing)
+            throw error
+        }
+    }
+
+    /// A `synchronize` has failed.
+    package var hasLostWrites: Bool { lostWrites.load(ordering: .acquiring) }
 
     package func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>? {
         try calls.allocatedRange(from: offset)

@@ -27,12 +27,17 @@ package protocol ImageFile: AnyObject {
     func resize(to byteCount: UInt64) throws(HostError)
     /// All that was written is on stable storage when this returns.
     func synchronize() throws(HostError)
+    /// A `synchronize` has failed: what was written before may be lost, and the kernel tells of
+    /// that once.
+    var hasLostWrites: Bool { get }
     /// The first stretch at or after `offset` that may hold other bytes than zeros; nil when only
     /// holes follow.
     func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>?
 }
 
 extension ImageFile {
+    package var hasLostWrites: Bool { false }
+
     /// Fills all of `bytes`; what lies past the file's end reads as zeros.
     package func readPadded(
         into bytes: inout MutableSpan<UInt8>, at offset: UInt64

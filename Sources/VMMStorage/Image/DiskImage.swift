@@ -110,8 +110,8 @@ package struct ImageCheck: Equatable, Sendable {
 
     package init() {}
 
-    package mutating func add(_ finding: String) {
-        if findings.count < Self.findingLimit { findings.append(finding) }
+    package mutating func add(_ finding: @autoclosure () -> String) {
+        if findings.count < Self.findingLimit { findings.append(finding()) }
     }
 }
 

@@ -8,8 +8,8 @@ package struct ImageOptions: Sendable {
     /// Guest data bypasses the page cache.
     package var isDirect = false
     package var lock = HostFile.Lock.whole
-    /// Whether an image may name another one to fall back on: a guest that writes image headers
-    /// must not get at files of its choice by default.
+    /// Whether an image may name another one to fall back on, or to consist of if that has not its
+    /// own name: a guest, or whoever made an image, must not get at files of his choice by default.
     package var allowsBackingFiles = false
     /// Only the image itself is looked at: what it does not hold reads as zeros.
     package var ignoresBackingFiles = false
@@ -72,10 +72,11 @@ package enum ImageOpener {
         case .qcow2: return try QCOW2Image(file, options)
         case .vhd: return try VHDImage.open(file)
         case .vmdk:
-            return try VMDKImage(file) { path, isReadOnly throws(ImageError) in
+            return try VMDKImage(file, isAnyFile: options.allowsBackingFiles) {
+                path, isReadOnly throws(ImageError) in
                 try HostFile(
                     path: path, isReadOnly: isReadOnly, isDirect: options.isDirect,
-                    lock: options.lock)
+                    lock: options.lock, isPlain: !options.allowsBackingFiles)
             }
         case .vhdx: return try VHDXImage(file)
         }

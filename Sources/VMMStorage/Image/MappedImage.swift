@@ -72,8 +72,11 @@ extension MappedImage {
                 try hosted { () throws(HostError) in
                     try files[file].discard(at: start, count: extent.count)
                 }
+                done += extent.count
+            } else {
+                let rest = discardUnit - (offset + done) % discardUnit
+                done += max(extent.count, rest)
             }
-            done += extent.count
         }
     }
 
@@ -87,6 +90,9 @@ extension MappedImage {
         }
         return result
     }
+
+    /// Of what is not writable, so much is passed over at a time, in bytes.
+    var discardUnit: UInt64 { 1 }
 
     func requireWritable() throws(ImageError) {
         guard !isReadOnly else { throw .invalid("is open for reading only") }

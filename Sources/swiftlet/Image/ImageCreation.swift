@@ -115,7 +115,7 @@ struct ImageCreation {
                     of: "subformat", ["monolithicFlat": false, "twoGbMaxExtentFlat": true])
                     ?? false,
                 createExtent: Self.file)
-            return try VMDKImage(file) { path, isReadOnly throws(ImageError) in
+            return try VMDKImage(file, isAnyFile: true) { path, isReadOnly throws(ImageError) in
                 try HostFile(path: path, isReadOnly: isReadOnly)
             }
         }

@@ -2,8 +2,9 @@ import Foundation
 import Testing
 import VMMBase
 import VMMHost
-import VMMStorage
 import VMMTestSupport
+
+@testable import VMMStorage
 
 /// Requests of all kinds through each engine, on an image whose units lie in the file in no order,
 /// partly unknown until they are asked for: whatever way a request takes, the bytes are right.
@@ -46,6 +47,81 @@ struct DiskQueueTests {
         let milliseconds = (SystemClock().monotonicNanoseconds() - start) / 1_000_000
         #expect(milliseconds >= 99, "20 operations beyond the bucket, 5 ms each")
         #expect(Set(order) == Set(0..<40))
+        #expect(disk.close() == nil)
+    }
+
+    @Test("what is held back takes the room of the queue, however much goes through")
+    func heldRequests() throws {
+        let clock = ManualClock()
+        let limiter = RateLimiter(
+            bytes: nil, operations: .init(size: 1, refillMilliseconds: 1), clock: clock)
+        let throttle = try Throttle(limiter, depth: 4)
+        #expect(throttle.admits(0, slot: 0))
+        for slot in 0..<3 { #expect(!throttle.admits(0, slot: slot)) }
+        for round in 0..<10_000 {
+            clock.advance(nanoseconds: 1_000_000)
+            #expect(throttle.nextAdmitted() == round % 4)
+            #expect(!throttle.admits(0, slot: (round + 3) % 4))
+        }
+    }
+
+    @Test("what goes ahead of its time is paid for later")
+    func charged() throws {
+        let clock = ManualClock()
+        let limiter = RateLimiter(
+            bytes: nil, operations: .init(size: 1, refillMilliseconds: 1000), clock: clock)
+        let throttle = try Throttle(limiter, depth: 8)
+        for slot in 0..<9 { _ = throttle.admits(0, slot: slot) }
+        while throttle.next() != nil {}
+        #expect(limiter.admit(byteCount: 0) == 9_000_000_000)
+    }
+
+    @Test("who waits for the queue does not wait for a terabyte's discard")
+    func drainsDiscard() throws {
+        let directory = try TemporaryDirectory()
+        let file = try FileDescriptor.open(directory.file("disk"), [.readWrite, .create])
+        try file.resize(to: 1 << 40)
+        var options = DiskOptions()
+        options.engine = .synchronous
+        let disk = try Disk(path: directory.file("disk"), options)
+        let queue = try DiskQueue(disk, depth: 1, clock: SystemClock())
+        queue.start(.discard(offset: 0, count: 1 << 40), slot: 0)
+        queue.submit()
+        var waits = 0
+        while queue.nextCompletion() == nil {
+            queue.wait()
+            waits += 1
+        }
+        // 16384 pieces of 64 MiB.
+        #expect(waits < 100)
+        #expect(disk.close() == nil)
+    }
+
+    @Test("a failed synchronization in the midst of a write fails every later flush")
+    func lostMetadata() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("disk.vhd")
+        try Data().write(to: URL(filePath: path))
+        let host = try HostFile(path: path, isReadOnly: false, lock: .none)
+        try VHDImage.createDynamic(on: host, byteCount: 8 << 20, blockByteCount: 1 << 16)
+        let file = FaultyFile(host, rules: [], seed: 1)
+        let disk = try Disk(VHDImage.open(file), DiskOptions())
+        let queue = try DiskQueue(disk, depth: 1, clock: SystemClock())
+        func code(_ request: DiskRequest) -> Int32 {
+            queue.start(request, slot: 0)
+            queue.submit()
+            while true {
+                if let completion = queue.nextCompletion() { return completion.code }
+                queue.wait()
+            }
+        }
+        let zeros = DiskRequest.writeZeros(offset: 0, count: 512, mayUnmap: false)
+        // Makes a block that is not full when it is opened by another hand.
+        #expect(code(zeros) == 0 && code(.flush) == 0)
+        file.rules = [FaultRule([.synchronize], .fail(code: EIO))]
+        #expect(code(.flush) != 0)
+        file.rules = []
+        #expect(code(.flush) == EIO)
         #expect(disk.close() == nil)
     }
 

@@ -323,6 +323,42 @@ struct QCOW2ImageTests {
         #expect(try blocks() < 4096)
     }
 
+    @Test("version 2 with large clusters grows over a longer backing file", arguments: [17, 21])
+    func growsOverBacking(bits: Int) throws {
+        let base = directory.file("base")
+        try Data(repeating: 5, count: 16 << 20).write(to: URL(filePath: base))
+        try QEMU.make(
+            "qemu-img",
+            [
+                "create", "-q", "-f", "qcow2", "-o",
+                "compat=0.10,cluster_size=\(1 << bits),backing_file=\(base),backing_fmt=raw", path,
+                "3M",
+            ])
+        var options = ImageOptions()
+        options.allowsBackingFiles = true
+        options.lock = .none
+        let image = try ImageOpener.open(path: path, options)
+        try image.resize(to: 12 << 20)
+        #expect(try bytes(image, at: 3 << 20, 9 << 20).allSatisfy { $0 == 0 })
+        #expect(try bytes(image, at: 0, 3 << 20).allSatisfy { $0 == 5 })
+        try image.close()
+        try expectSound()
+    }
+
+    @Test("discarding what a snapshot keeps looks at each cluster a few times, not at all the rest")
+    func discardsShared() throws {
+        try make("1G", "cluster_size=512")
+        try QEMU.make("qemu-io", ["-c", "write -q 0 64M", path])
+        try QEMU.make("qemu-img", ["snapshot", "-q", "-c", "one", path])
+        let image = try open()
+        let started = ContinuousClock.now
+        try image.discard(at: 0, count: 64 << 20)
+        // 131072 clusters; looking at the rest for each is 8 billion looks, and a quarter of an hour.
+        #expect(ContinuousClock.now - started < .seconds(120))
+        #expect(try bytes(image, at: 0, 1 << 20).allSatisfy { $0 == 0 })
+        try image.close()
+    }
+
     @Test("a full file system costs the request, not the image")
     func fullDisk() throws {
         try make("1M")

@@ -30,7 +30,8 @@ struct VMDKImageTests {
 
     /// A descriptor in memory whose extents are all one file of 4 KiB.
     private static func open(_ text: String) throws(ImageError) -> VMDKImage {
-        try VMDKImage(MemoryFile(Array(text.utf8), path: "disk.vmdk")) { path, isReadOnly in
+        try VMDKImage(MemoryFile(Array(text.utf8), path: "disk.vmdk"), isAnyFile: true) {
+            path, isReadOnly in
             let file = MemoryFile(Array(repeating: 7, count: 4096), path: path)
             file.isReadOnly = isReadOnly
             return file
@@ -118,11 +119,11 @@ struct VMDKImageTests {
         let file = MemoryFile(Array(text.utf8))
         let noFile: VMDKImage.OpenExtent = { _, _ in MemoryFile() }
         file.isReadOnly = true
-        _ = try VMDKImage(file, openExtent: noFile)
+        _ = try VMDKImage(file, isAnyFile: true, openExtent: noFile)
         #expect(file.bytes == Array(text.utf8))
 
         file.isReadOnly = false
-        _ = try VMDKImage(file, openExtent: noFile)
+        _ = try VMDKImage(file, isAnyFile: true, openExtent: noFile)
 
         let renewed = String(decoding: file.bytes, as: UTF8.self)
         let line = try #require(renewed.split(separator: "\n").first { $0.hasPrefix("CID=") })
@@ -130,10 +131,31 @@ struct VMDKImageTests {
         #expect(renewed.replacing(line, with: "CID=12345678") == text)
     }
 
+    @Test(
+        "a descriptor names only what was made with it, unless it is allowed any file",
+        arguments: [
+            "/etc/shadow", "../disk-flat.vmdk", "other.raw", "disk-flat.vmdk/../x-flat.vmdk",
+            "sub/disk-flat.vmdk", "disk-link.vmdk", "disk-fifo.vmdk",
+        ])
+    func choosesNoFile(name: String) throws {
+        try Data(count: 4096).write(to: URL(filePath: directory.file("other.raw")))
+        try FileManager.default.createSymbolicLink(
+            atPath: directory.file("disk-link.vmdk"), withDestinationPath: "other.raw")
+        #expect(mkfifo(directory.file("disk-fifo.vmdk"), 0o600) == 0)
+        try Data(Self.descriptor("RW 8 FLAT \"\(name)\" 0").utf8).write(to: URL(filePath: path))
+        #expect(throws: ImageError.self) { _ = try ImageOpener.open(path: path, ImageOptions()) }
+        guard name == "other.raw" else { return }
+        var options = ImageOptions()
+        options.allowsBackingFiles = true
+        #expect(try ImageOpener.open(path: path, options).byteCount == 4096)
+    }
+
     @Test("a name is relative to the descriptor's directory")
     func relative() throws {
         let text = Self.descriptor("RW 8 FLAT \"sub/x\" 0")
-        let image = try VMDKImage(MemoryFile(Array(text.utf8), path: "/some/where/d.vmdk")) {
+        let image = try VMDKImage(
+            MemoryFile(Array(text.utf8), path: "/some/where/d.vmdk"), isAnyFile: true
+        ) {
             path, _ in MemoryFile(Array(repeating: 7, count: 4096), path: path)
         }
         #expect(image.files[0].path == "/some/where/sub/x")
@@ -199,7 +221,9 @@ struct VMDKImageTests {
         let attack = ImageAttack(
             image: Array(text.utf8), structures: [0..<text.utf8.count], seal: { _ in },
             open: { file throws(ImageError) in
-                try VMDKImage(file) { _, _ in MemoryFile(Array(repeating: 7, count: 4096)) }
+                try VMDKImage(file, isAnyFile: true) { _, _ in
+                    MemoryFile(Array(repeating: 7, count: 4096))
+                }
             })
         #expect(attack.run(2000, seed: 1) > 100)
     }

@@ -1,3 +1,4 @@
+import VMMBase
 import VMMHost
 
 /// The first cluster of a qcow2 image, as QEMU's docs/interop/qcow2.txt lays it out. What this does
@@ -126,7 +127,7 @@ struct QCOW2Header {
         guard unknown != 0 else { return }
         let bit = unknown.trailingZeroBitCount
         throw .unsupported(
-            extensions.incompatibleNames[bit].map { "the feature '\($0)'" }
+            extensions.incompatibleNames[bit].map { "the feature '\($0.printable)'" }
                 ?? "the incompatible feature of bit \(bit)")
     }
 

@@ -1,3 +1,4 @@
+import VMMBase
 import VMMHost
 
 /// The image that this one falls back on.
@@ -11,7 +12,9 @@ extension QCOW2Image {
         guard let name = header.backingName, !options.ignoresBackingFiles else { return nil }
         guard options.allowsBackingFiles else {
             throw .invalid(
-                "has the backing file '\(name)', which is opened only with backing_files=on")
+                "has the backing file '\(name.printable)', which is opened only with"
+                    + " backing_files=on"
+            )
         }
         return try openBacking((name, header.backingFormat), of: file, options)
     }
@@ -39,7 +42,7 @@ extension QCOW2Image {
             if below.format == .raw { return try RawImage(backing) }
             return try ImageOpener.open(backing, below)
         } catch {
-            throw .invalid("the backing file '\(path)': \(error)")
+            throw .invalid("the backing file '\(path.printable)': \(error)")
         }
     }
 
@@ -58,7 +61,9 @@ extension QCOW2Image {
             "raw": .raw, "file": .raw, "host_device": .raw, "qcow2": .qcow2, "vpc": .vhd,
             "vhdx": .vhdx, "vmdk": .vmdk,
         ]
-        guard let format = names[name] else { throw .unsupported("the backing format '\(name)'") }
+        guard let format = names[name] else {
+            throw .unsupported("the backing format '\(name.printable)'")
+        }
         return format
     }
 
@@ -68,7 +73,7 @@ extension QCOW2Image {
         if name.hasPrefix("file:") { name = name.dropFirst(5) }
         let start = name.prefix { $0 != "/" }
         guard !start.contains(":") else {
-            throw .unsupported("the backing file '\(name)', which is not a path,")
+            throw .unsupported("the backing file '\(String(name).printable)', which is not a path,")
         }
         guard !name.utf8.contains(0), !name.isEmpty else {
             throw .corrupt("the backing file's name is not a path")

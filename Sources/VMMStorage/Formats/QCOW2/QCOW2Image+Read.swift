@@ -80,7 +80,9 @@ extension QCOW2Image {
 
     /// Publishes what the piece of the table says that maps `offset`, if the map does not know.
     func learn(_ offset: UInt64, _ run: Run) {
+        // While the disk grows, its new end is cleared before it belongs to the disk.
         if case .compressed = run.mapping { return }
+        if offset >= byteCount { return }
         guard extents.extent(at: offset, limit: 1).place == .unknown,
             place(run.mapping, at: offset / geometry.clusterSize * geometry.clusterSize) != .unknown
         else { return }
@@ -94,7 +96,9 @@ extension QCOW2Image {
         let clusterSize = geometry.clusterSize
         var start = range.lowerBound
         var pending: ExtentMap.Place?
-        for offset in stride(from: start, to: range.upperBound, by: Int(clusterSize)) {
+        let end = min(range.upperBound, byteCount.roundedUp(to: clusterSize))
+        guard start < end else { return }
+        for offset in stride(from: start, to: end, by: Int(clusterSize)) {
             // What is broken stays unknown: the request that asks for it gets to hear of it.
             let place = (try? mapping(at: offset)).map { self.place($0, at: offset) } ?? .unknown
             if let pending, place == Self.advanced(pending, by: offset - start) { continue }
@@ -102,7 +106,7 @@ extension QCOW2Image {
             pending = place
             start = offset
         }
-        if let pending { extents.publish(pending, at: start, count: range.upperBound - start) }
+        if let pending { extents.publish(pending, at: start, count: end - start) }
     }
 
     private static func advanced(_ place: ExtentMap.Place, by count: UInt64) -> ExtentMap.Place {

@@ -30,6 +30,8 @@ extension QCOW2Image {
         }
     }
 
+    private var lookAhead: UInt64 { 64 * geometry.clusterSize }
+
     /// `isHint`: where it would take writing, the bytes may stay.
     func clear(
         _ offset: UInt64, _ count: UInt64, mayUnmap: Bool, isHint: Bool = false
@@ -38,7 +40,9 @@ extension QCOW2Image {
         var position = offset
         while position < end {
             try keepRoom()
-            let run = try run(at: position, limit: end - position)
+            // No further: where a cluster at a time is all that can be done, what is looked at in
+            // vain is not the rest of the disk.
+            let run = try run(at: position, limit: min(end - position, lookAhead))
             if case .data(let host, let isCopied) = run.mapping, try requireOwn(host, isCopied) {
                 let part = UInt64(try ownCount(run))
                 try hosted { () throws(HostError) in

@@ -68,6 +68,10 @@ package final class QCOW2Image: DiskImage {
         }
     }
 
+    /// Reference counts that are mended while a machine waits: those of 4 TiB in clusters of
+    /// 64 KiB, which take some seconds.
+    private static let mendLimit: UInt64 = 1 << 26
+
     private func prepareForWriting(_ options: ImageOptions) throws(ImageError) {
         let isCorrupt = header.incompatible & QCOW2Header.corrupt != 0
         guard !isCorrupt || options.isForRepair else {
@@ -75,6 +79,10 @@ package final class QCOW2Image: DiskImage {
         }
         if header.incompatible & QCOW2Header.dirty != 0, !options.isForRepair {
             // Whoever wrote it let refcounts lag behind and did not come to the end.
+            let blocks = UInt64(refcounts.table.count { $0 != 0 })
+            guard blocks <= Self.mendLimit / geometry.refcountsPerBlock + 1 else {
+                throw .invalid("was not closed, and takes long to mend: have it checked first")
+            }
             let result = try check(.everything)
             guard result.corruptions == 0 else {
                 throw .corrupt(result.findings.first ?? "its refcounts cannot be rebuilt")

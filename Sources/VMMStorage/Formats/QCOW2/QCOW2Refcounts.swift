@@ -82,11 +82,16 @@ final class QCOW2Refcounts {
 
     // MARK: giving out
 
+    /// Counts that one request looks at: of 1 TiB in clusters of 64 KiB, about a second's work.
+    private static let scanLimit: UInt64 = 1 << 24
+
     /// Between 1 and `limit` clusters in a row, now with one reference each; nil when the refcount
     /// table has to grow first.
     func allocate(_ limit: UInt64) throws(ImageError) -> Range<UInt64>? {
         var cluster = firstFree
         while true {
+            // Looked at in vain for long enough: there is room behind the file's end.
+            if cluster - firstFree == Self.scanLimit { cluster = max(cluster, freshFrom) }
             let index = cluster / geometry.refcountsPerBlock
             guard index < UInt64(table.count) else { return nil }
             if table[Int(index)] == 0 {

@@ -14,6 +14,9 @@ package final class DynamicVHDImage: MappedImage {
     /// How much of the disk one block holds.
     package var blockByteCount: UInt64 { header.blockByteCount }
 
+    /// A block with sectors that were never written keeps its room as a whole.
+    var discardUnit: UInt64 { blockByteCount }
+
     package var summary: ImageSummary {
         var summary = ImageSummary()
         summary.unitByteCount = blockByteCount

@@ -13,6 +13,10 @@ struct VHDDynamicHeader {
     var tableOffset: UInt64 { bytes.bigEndian(UInt64.self, at: 16) }
     var entryCount: UInt64 { UInt64(bytes.bigEndian(UInt32.self, at: 28)) }
     /// How much of the guest's disk a block holds, a power of two.
+    /// 256 MiB: each look at a block that is not full reads a bit for each of its sectors.
+    /// Everybody makes blocks of 512 KiB or 2 MiB.
+    private static let blockByteLimit: UInt64 = 256 << 20
+
     var blockByteCount: UInt64 { UInt64(bytes.bigEndian(UInt32.self, at: 32)) }
     /// The bits in front of a block's bytes, one for each sector, in whole sectors.
     var bitmapByteCount: UInt64 { (blockByteCount / 512).roundedUp(to: 4096) / 8 }
@@ -31,6 +35,9 @@ struct VHDDynamicHeader {
         guard block >= 4096, block.nonzeroBitCount == 1 else {
             throw .corrupt("its blocks have \(block) bytes, which is no power of two from 4096 on")
         }
+        guard block <= Self.blockByteLimit else {
+            throw .unsupported("blocks of \(block) bytes")
+        }
         let needed = (footer.diskByteCount - 1) / block + 1
         guard needed <= Self.blockLimit else {
             throw .unsupported("more than \(Self.blockLimit) blocks")
@@ -41,7 +48,8 @@ struct VHDDynamicHeader {
     }
 
     init(diskByteCount: UInt64, blockByteCount: UInt64) throws(ImageError) {
-        guard (4096...256 << 20).contains(blockByteCount), blockByteCount.nonzeroBitCount == 1,
+        guard (4096...Self.blockByteLimit).contains(blockByteCount),
+            blockByteCount.nonzeroBitCount == 1,
             (diskByteCount - 1) / blockByteCount < Self.blockLimit
         else {
             throw .invalid("a VHD's blocks are a power of two from 4 KiB to 256 MiB, at most 4 Mi")

@@ -1,3 +1,5 @@
+import VMMBase
+
 /// The text that a flat VMDK begins with: what it is made of (VMware Virtual Disk Format 1.1).
 struct VMDKDescriptor {
     enum Access: String {
@@ -48,7 +50,7 @@ struct VMDKDescriptor {
         }
         guard let createType else { throw .corrupt("its descriptor has no createType") }
         guard Self.createTypes.contains(createType) else {
-            throw .unsupported("the VMDK type \(createType)")
+            throw .unsupported("the VMDK type \(createType.printable)")
         }
         guard byteCount > 0 else { throw .corrupt("its descriptor names no extent") }
         self.extents = extents
@@ -71,17 +73,18 @@ struct VMDKDescriptor {
             return nil
         }
         guard words.count >= 3, let sectors = UInt64(words[1]), sectors > 0, sectors < 1 << 54
-        else { throw .corrupt("the extent '\(line.prefix(80))' has no size") }
+        else { throw .corrupt("the extent '\(String(line).printable)' has no size") }
         switch words[2] {
         case "ZERO":
             return Extent(access: access, count: sectors * 512, file: nil)
         case "FLAT":
             guard words.count == 4, let file = file(words[3].trimmingSpaces) else {
-                throw .corrupt("the extent '\(line.prefix(80))' has no file or a wrong offset")
+                throw .corrupt(
+                    "the extent '\(String(line).printable)' has no file or a wrong offset")
             }
             return Extent(access: access, count: sectors * 512, file: file)
         case let type:
-            throw .unsupported("a VMDK extent of type \(type.prefix(20))")
+            throw .unsupported("a VMDK extent of type \(String(type).printable)")
         }
     }
 

@@ -1,3 +1,4 @@
+import VMMBase
 import VMMHost
 
 /// A VMDK that is a text and flat files beside it.
@@ -16,8 +17,10 @@ package final class VMDKImage: MappedImage {
     /// Kept for its lock.
     private let descriptor: any ImageFile
 
+    /// `isAnyFile`: the descriptor may name any files. Else they are those that were made with it,
+    /// beside it and by its name.
     package init(
-        _ descriptor: any ImageFile, openExtent: OpenExtent
+        _ descriptor: any ImageFile, isAnyFile: Bool, openExtent: OpenExtent
     ) throws(ImageError) {
         let bytes = try Self.bytes(of: descriptor)
         let layout = try VMDKDescriptor(String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self))
@@ -33,6 +36,11 @@ package final class VMDKImage: MappedImage {
                 extents.append(.init(.zeros, count: extent.count))
                 continue
             }
+            guard isAnyFile || Self.isOwn(name, of: descriptor.path) else {
+                throw .invalid(
+                    "has the extent '\(name.printable)', which has not its name and place and is"
+                        + " opened only with backing_files=on")
+            }
             let isWritable = extent.access == .readWrite && !descriptor.isReadOnly
             let place: Int
             // A file may serve more than one extent, but is locked only once.
@@ -43,7 +51,7 @@ package final class VMDKImage: MappedImage {
                 do throws(ImageError) {
                     files.append(try openExtent(path, !isWritable))
                 } catch {
-                    throw .invalid("cannot use its extent '\(name)': \(error)")
+                    throw .invalid("cannot use its extent '\(name.printable)': \(error)")
                 }
                 place = files.count - 1
                 places[name] = place
@@ -101,12 +109,19 @@ package final class VMDKImage: MappedImage {
         return path[...slash] + name
     }
 
+    /// Whether an extent's name is one that VMware and QEMU give to the files of the disk at
+    /// `path`: `disk-flat.vmdk`, `disk-f001.vmdk` and the like for `disk.vmdk`.
+    private static func isOwn(_ name: String, of path: String) -> Bool {
+        let ends = [name.hasPrefix("\(base(of: path))-"), name.hasSuffix(".vmdk")]
+        return ends == [true, true] && !name.utf8.contains(UInt8(ascii: "/"))
+    }
+
     private static func requireRoom(
         _ file: any ImageFile, _ name: String, upTo offset: UInt64, _ count: UInt64
     ) throws(ImageError) {
         let size = try hosted { () throws(HostError) in try file.byteCount() }
         guard offset <= size, count <= size - offset else {
-            throw .corrupt("its extent '\(name)' is shorter than the descriptor says")
+            throw .corrupt("its extent '\(name.printable)' is shorter than the descriptor says")
         }
     }
 
@@ -177,11 +192,16 @@ package final class VMDKImage: MappedImage {
 
     /// `disk.vmdk`'s data lie in `disk-flat.vmdk`, or in `disk-f001.vmdk` and so on.
     private static func extentName(_ path: String, _ number: Int?) -> String {
-        var base = path[...]
-        if let slash = path.lastIndex(of: "/") { base = path[path.index(after: slash)...] }
-        if base.hasSuffix(".vmdk") { base = base.dropLast(5) }
+        let base = base(of: path)
         guard let number else { return "\(base)-flat.vmdk" }
         let digits = String(number)
         return "\(base)-f\(String(repeating: "0", count: max(0, 3 - digits.count)))\(digits).vmdk"
+    }
+
+    /// The disk's name, without folder and ending.
+    private static func base(of path: String) -> Substring {
+        var base = path[...]
+        if let slash = path.lastIndex(of: "/") { base = path[path.index(after: slash)...] }
+        return base.hasSuffix(".vmdk") ? base.dropLast(5) : base
     }
 }
