@@ -28,6 +28,7 @@ struct SwiftletVMM {
     private func run(_ words: [String]) -> Int32 {
         defer { TerminalSettings.restoreAll() }
         do {
+            StandardStreams.fill()
             ProcessMemory.useOneHeap()
             Privileges.keepFilesPrivate()
             ProcessLimits.raiseDescriptorLimit()

@@ -15,6 +15,7 @@ struct Swiftlet: ParsableCommand {
     /// As the parser's own, but that a mistake on the command line is one sentence and status 1 as
     /// any other failure: scripts tell the statuses of `image check` apart.
     static func main() {
+        StandardStreams.fill()
         let root: any ParsableCommand.Type =
             switch program {
             case RemoteCommand.otherName: RemoteCommand.self

@@ -181,6 +181,9 @@ struct JailTests {
         #expect(try field("Groups", of: process) == [])
         #expect(try field("NSpid", of: process) == [note, "1"])
         #expect(try field("NoNewPrivs", of: process) == ["1"])
+        // The kernel gives what is in /proc of one that must not be dumped to root.
+        let attributes = try FileManager.default.attributesOfItem(atPath: "/proc/\(process)")
+        #expect(attributes[.ownerAccountID] as? Int == 0)
         let limits = try String(contentsOfFile: "/proc/\(process)/limits", encoding: .utf8)
         #expect(limits.contains(/Max open files +2048 +2048/))
         #expect(limits.contains(/Max file size +1000000 +1000000/))
@@ -201,6 +204,42 @@ struct JailTests {
         kill(pid_t(process), SIGTERM)
         try waitUntil("the monitor's end") {
             !FileManager.default.fileExists(atPath: "/proc/\(process)")
+        }
+    }
+
+    @Test("what is exposed, and what was mounted into the root before, is there")
+    func furnished() throws {
+        // Powers off: mov $0x600, %dx; mov $0x34, %al; out %al, (%dx); hlt; jmp to it.
+        let code: [UInt8] = [0x66, 0xba, 0x00, 0x06, 0xb0, 0x34, 0xee, 0xf4, 0xeb, 0xfd]
+        let kernel = try scratch.file("kernel", LifecycleTests.kernel(code))
+        let disk = try scratch.sparseFile("disk", bytes: 1 << 20)
+        for path in [kernel, disk] { chmod(path, 0o644) }
+        let root = scratch("jails/swiftlet-vmm/shown/root")
+        try FileManager.default.createDirectory(
+            atPath: root + "/kernels", withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(
+            atPath: scratch("mounted"), withIntermediateDirectories: false)
+        try FileManager.default.moveItem(atPath: kernel, toPath: scratch("mounted/kernel"))
+        try HostCommand.run("mount", "--bind", scratch("mounted"), root + "/kernels")
+        defer { _ = try? HostCommand(["umount", root + "/kernels"]) }
+        let network = "swl-\(UInt32.random(in: 0...UInt32.max))"
+        try HostCommand.run("ip", "netns", "add", network)
+        defer { _ = try? HostCommand(["ip", "netns", "delete", network]) }
+        func run(_ options: [String]) throws -> HostCommand {
+            // A second start finds the first one's note.
+            try? FileManager.default.removeItem(atPath: root + "/swiftlet-vmm.pid")
+            return try HostCommand(
+                [
+                    tool, "jail", "--id", "shown", "--exec-file", monitor, "--chroot-base-dir",
+                    scratch("jails"), "--uid", "1234", "--gid", "1234", "--expose", disk,
+                ] + options + [
+                    "--", "--kernel", "/kernels/kernel", "--memory", "size=64M", "--serial", "null",
+                    "--console", "off", "--disk", "path=\(disk),image_type=raw,readonly=on",
+                ])
+        }
+        for options in [[], ["--new-net-ns"], ["--netns", "/run/netns/\(network)"]] {
+            let result = try run(options)
+            #expect(result.status == 0, "\(options): \(result.errors)")
         }
     }
 
@@ -248,11 +287,19 @@ struct JailTests {
 
         // Nor do folders lead out: who was in the jail before owns them.
         let outside = scratch("outside")
+        // The first folder of what is shown.
+        let parts = victim.split(separator: "/").map(String.init)
         try FileManager.default.createDirectory(
             atPath: outside, withIntermediateDirectories: false)
         try FileManager.default.createSymbolicLink(
             atPath: scratch("jails/swiftlet-vmm/links/root/dev"), withDestinationPath: outside)
         try expect("/dev", "--expose", "/dev/null", id: "links")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: outside) == [])
+        // The root's own ".." was the host once, for as long as its files were shown.
+        try FileManager.default.createSymbolicLink(
+            atPath: scratch("jails/swiftlet-vmm/links/root/\(parts[0])"),
+            withDestinationPath: "../\(outside)")
+        try expect("/\(parts[0])", "--expose", victim, id: "links")
         #expect(try FileManager.default.contentsOfDirectory(atPath: outside) == [])
     }
 }

@@ -5,10 +5,12 @@ test_bundle=.build/debug/swiftletPackageTests.xctest
 # Runs the compiled bundle itself: `swift test` costs 24 s in the bed.
 run_bundle() { "$@" --testing-library swift-testing; }
 
-# All of it, the unit tests alone, or the boot tests alone with filters that only log.
+# All of it, the unit tests alone, these under a sanitizer (`--sanitize address|thread`), or the
+# boot tests alone with filters that only log.
 run_tests() {
     case ${1:-} in
         '' | --unit | --log-calls) ;;
+        --sanitize) need_swift; need_packages; sanitize "${2:-}"; return ;;
         *) printf '%s\n' "./dev test: unknown option '$1'" >&2; return 2 ;;
     esac
     need_swift
@@ -39,6 +41,30 @@ run_tests() {
     check_api
     prepare_boot_tests
     run_boot_tests
+}
+
+# In a build directory of its own. What SWIFTLET_SANITIZER names takes more memory and time.
+sanitize() {
+    export SWIFTLET_SANITIZER=$1
+    local skipped='^BootTests\.' preload='' shim=.build-thread/mutex.so
+    case $1 in
+        address) export ASAN_OPTIONS=detect_leaks=0:suppressions=Tools/sanitize/address.supp ;;
+        thread)
+            # A child that shares our memory until it executes its program is what ends the
+            # sanitizer itself.
+            skipped+='|ChildProcessTests|PasstTests'
+            export TSAN_OPTIONS=halt_on_error=0
+            ;;
+        *) printf '%s\n' "./dev test --sanitize: expected address or thread" >&2; return 2 ;;
+    esac
+    say "building tests for the $1 sanitizer"
+    swift build --build-tests --sanitize="$1" --scratch-path ".build-$1" --quiet
+    if [[ $1 == thread ]]; then
+        clang -O2 -fPIC -shared -o "$shim" Tools/sanitize/mutex.c
+        preload=$root/$shim
+    fi
+    say "unit tests under the $1 sanitizer"
+    LD_PRELOAD=$preload run_bundle ".build-$1/debug/swiftletPackageTests.xctest" --skip "$skipped"
 }
 
 prepare_boot_tests() {

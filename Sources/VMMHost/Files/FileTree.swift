@@ -17,7 +17,8 @@ package enum FileTree {
 
     /// Makes an empty file, unless there is one.
     package static func makeFile(_ path: String) throws(HostError) {
-        _ = try FileDescriptor.open(path, [.writeOnly, .create])
+        // A FIFO that is there would be waited for.
+        _ = try FileDescriptor.open(path, [.writeOnly, .create, .nonBlocking])
     }
 
     /// What the name stands for, behind links; nil where nothing has it or can be seen to.
@@ -59,7 +60,8 @@ package enum FileTree {
         _ source: String, to path: String, mode: UInt32, user: UInt32, group: UInt32
     ) throws(HostError) {
         let input = try FileDescriptor.open(source, .readOnly)
-        let raw = unsafe vmm_open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode)
+        let raw = unsafe vmm_open(
+            path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode)
         guard raw >= 0 else { throw .last("open", path) }
         let output = FileDescriptor(owning: raw)
         var status = stat()

@@ -26,21 +26,45 @@ package enum MountTree {
         }
     }
 
-    /// Shows a file or folder in another place, too.
-    package static func bind(
-        _ source: String, at target: String, _ limits: Limits
-    ) throws(HostError) {
-        guard unsafe vmm_mount(source, target, nil, bound, nil) == 0 else {
-            throw .last("show in the jail", source)
+    /// A file or folder, with what is mounted below it, that can be shown in another place.
+    package struct View {
+        private let mount: FileDescriptor
+        private let source: String
+
+        /// Links in the path are followed now, and never again.
+        package init(of path: String) throws(HostError) {
+            source = path
+            let raw = unsafe vmm_copy_mount(path)
+            guard raw >= 0 else { throw .last("show in the jail", path) }
+            mount = FileDescriptor(owning: raw)
         }
-        // Limits are only set on what is mounted already; in a namespace of users those that the
-        // source has must stay.
-        var status = statvfs()
-        guard unsafe statvfs(target, &status) == 0 else { throw .last("examine", target) }
-        let present = Limits(rawValue: status.f_flag & 15)
-        let flags = present.union(limits).rawValue
-        guard unsafe vmm_mount(nil, target, nil, bound | changed | flags, nil) == 0 else {
-            throw .last("limit in the jail", source)
+
+        /// Forbids this, too, besides what is forbidden at the source.
+        package func limit(_ limits: Limits) throws(HostError) {
+            guard vmm_limit_mount(mount.rawValue, limits.rawValue) == 0 else {
+                throw .last("limit in the jail", source)
+            }
+        }
+
+        /// What it shows.
+        package func kind() throws(HostError) -> FileDescriptor.Kind { try mount.kind() }
+
+        /// Shows it over what is at `target`, and of the same kind.
+        package func show(at target: String) throws(HostError) {
+            guard unsafe vmm_place_mount(mount.rawValue, target) == 0 else {
+                throw .last("show in the jail", source)
+            }
+        }
+    }
+
+    /// Makes a folder a mount, with what is mounted below it.
+    package static func makeMount(of folder: String) throws(HostError) {
+        guard unsafe vmm_mount(folder, folder, nil, bound | below, nil) == 0 else {
+            throw .last("mount", folder)
+        }
+        let flags = bound | changed | Limits.noOtherUser.rawValue
+        guard unsafe vmm_mount(nil, folder, nil, flags, nil) == 0 else {
+            throw .last("limit", folder)
         }
     }
 
@@ -61,19 +85,12 @@ package enum MountTree {
         }
     }
 
-    /// Makes the mount at `path` the root. Until `leaveHost`, names without a leading slash begin
-    /// at the old one.
+    /// Makes the mount at `path` the root; nothing of the old one can be named any more.
     package static func enter(_ path: String) throws(HostError) {
-        let host = try FileDescriptor.named("/")
         try go(to: path)
         // The old root is put over the new one, and taken from there: no folder is needed for it.
+        // Until it is, the new root's own ".." leads to it.
         guard unsafe vmm_pivot_root(".", ".") == 0 else { throw .last("change the root to", path) }
-        guard fchdir(host.rawValue) == 0 else { throw .last("go into", "/") }
-    }
-
-    /// Gives up what is left of the old root.
-    package static func leaveHost() throws(HostError) {
-        try go(to: "/")
         guard unsafe vmm_unmount_lazily(".") == 0 else { throw .last("leave the host's files") }
         try go(to: "/")
     }

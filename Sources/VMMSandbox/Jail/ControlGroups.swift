@@ -109,8 +109,9 @@ package struct ControlGroups: Sendable {
 
     private func joinNew(_ mounts: String, _ parent: String, _ id: String) throws {
         let mount = try Self.mount(mounts)
-        // Who limits nothing of its own goes into a group that is there.
+        // Who limits nothing of its own goes into a group that is there, if it is.
         guard !settings.isEmpty else {
+            guard FileTree.kind("\(mount)/\(parent)") == .directory else { return }
             return try Self.write(
                 "\(ProcessIdentifier.current)", "\(mount)/\(parent)/cgroup.procs")
         }

@@ -71,8 +71,10 @@ package struct Jail {
     private func separate() throws {
         var own: Namespaces = [.mounts]
         if plan.network == .own { own.insert(.networks) }
+        // Firecracker's jailer leaves these; whoever has its root in memory has asked for no less
+        // than all.
+        if plan.isRootless || plan.root == .memory { own.formUnion([.messages, .hostName]) }
         if plan.isRootless {
-            own.formUnion([.messages, .hostName])
             try Namespaces.makeUsers(user: plan.user, group: plan.group, with: own)
         } else {
             try Namespaces.make(own)
@@ -80,30 +82,26 @@ package struct Jail {
         try MountTree.detach()
     }
 
-    /// All names in the jail are looked up from inside: who was in it before may have put links
-    /// there, and they lead nowhere else then.
+    /// What is to be seen is taken from the host first; then the host is left, and all names in the
+    /// jail are looked up from inside: who was in it before may have put links there, and they lead
+    /// nowhere else then.
     private func furnish(_ root: String, faultMinor: UInt32?) throws {
         var sights = try plan.exposures.map { try Sight($0) }
         if plan.root == .memory || plan.isRootless {
-            sights.append(Sight(program: plan.executable, as: "/\(plan.program)"))
+            sights.append(try Sight(program: plan.executable, as: "/\(plan.program)"))
         }
-        if plan.isRootless { sights += try Self.devices.compactMap { try Sight(device: $0) } }
+        if plan.isRootless { sights += try plan.devices.compactMap { try Sight(device: $0) } }
         switch plan.root {
-        case .folder: try MountTree.bind(root, at: root, [.noOtherUser])
+        case .folder: try MountTree.makeMount(of: root)
         case .memory: try MountTree.mountMemory(at: root, byteCount: Self.memoryByteCount)
         }
         try MountTree.enter(root)
         for sight in sights { try sight.show() }
-        try MountTree.leaveHost()
         for folder in ["/dev/net", "/run", plan.workingFolder] { try FileTree.makeFolders(folder) }
         if !plan.isRootless { try makeDevices(faultMinor) }
         if plan.root == .memory { try MountTree.forbidWriting(at: "/") }
         try MountTree.go(to: plan.workingFolder)
     }
-
-    private static let devices = [
-        "/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/userfaultfd",
-    ]
 
     private func makeDevices(_ faultMinor: UInt32?) throws {
         for folder in ["/", "/dev", "/dev/net", "/run"] {
@@ -114,37 +112,39 @@ package struct Jail {
             ("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9),
         ]
         if let faultMinor { devices.append(("/dev/userfaultfd", 10, faultMinor)) }
-        for device in devices {
-            try FileTree.makeDevice(device.path, major: device.major, minor: device.minor)
-            try FileTree.give(device.path, user: plan.user, group: plan.group)
+        for device in devices where plan.devices.contains(device.path) {
+            do throws(HostError) {
+                try FileTree.makeDevice(device.path, major: device.major, minor: device.minor)
+                try FileTree.give(device.path, user: plan.user, group: plan.group)
+            } catch {
+                // As Firecracker's jailer, and for the same reason: few programs miss it.
+                guard device.path == "/dev/urandom" else { throw error }
+                Log.warning("\(error)")
+            }
         }
     }
 
     /// Something of the host that is seen in the jail.
     private struct Sight {
-        /// From the host's root, without links: they would be looked up in the jail.
-        private let source: String
+        private let view: MountTree.View
         private let name: String
-        private let isFolder: Bool
-        private let limits: MountTree.Limits
 
         init(_ exposure: JailPlan.Exposure) throws(HostError) {
-            let path = try FileTree.canonical(exposure.path)
-            let kind = FileTree.kind(path)
-            source = "." + path
-            name = exposure.path
-            isFolder = kind == .directory
+            let view = try MountTree.View(of: exposure.path)
             var limits: MountTree.Limits = [.noOtherUser, .noPrograms]
             if !exposure.isWritable { limits.insert(.noWriting) }
+            let kind = try view.kind()
             if kind != .characterDevice, kind != .blockDevice { limits.insert(.noDevices) }
-            self.limits = limits
+            try view.limit(limits)
+            self.view = view
+            name = exposure.path
         }
 
-        init(program path: String, as name: String) {
-            source = "." + path
+        init(program path: String, as name: String) throws(HostError) {
+            let view = try MountTree.View(of: path)
+            try view.limit([.noWriting, .noOtherUser, .noDevices])
+            self.view = view
             self.name = name
-            isFolder = false
-            limits = [.noWriting, .noOtherUser, .noDevices]
         }
 
         /// Nil where the host has no such device.
@@ -153,16 +153,16 @@ package struct Jail {
             try self.init(JailPlan.Exposure(device, isWritable: true))
         }
 
-        /// Between `MountTree.enter` and `leaveHost`.
+        /// Inside of the jail.
         func show() throws(HostError) {
-            if isFolder {
+            if try view.kind() == .directory {
                 try FileTree.makeFolders(name)
             } else {
                 try FileTree.makeFolders(
                     String(name[..<(name.lastIndex(of: "/") ?? name.startIndex)]))
                 try FileTree.makeFile(name)
             }
-            try MountTree.bind(source, at: name, limits)
+            try view.show(at: name)
         }
     }
 

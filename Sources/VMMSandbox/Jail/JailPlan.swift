@@ -63,6 +63,8 @@ package struct JailPlan: Sendable {
     package var exposures: [Exposure] = []
     /// Descriptors that the program gets, besides the standard streams.
     package var descriptors: [Int32] = []
+    /// Devices of the host that it gets, where there are such.
+    package var devices = ["/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/userfaultfd"]
     /// Where the program starts; a folder that is made unless the jail has it.
     package var workingFolder = "/"
 

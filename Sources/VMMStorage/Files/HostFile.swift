@@ -83,7 +83,7 @@ package final class HostFile: ImageFile {
     private static func requireDisk(
         _ file: FileDescriptor, _ isPlain: Bool
     ) throws(ImageError) {
-        let kind = try hosted { () throws(HostError) in try file.metadata().kind }
+        let kind = try hosted { () throws(HostError) in try file.kind() }
         switch kind {
         case .regular: return
         case .blockDevice where !isPlain: return

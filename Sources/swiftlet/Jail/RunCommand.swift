@@ -57,6 +57,8 @@ struct RunCommand: ParsableCommand {
         plan.hasOwnProcesses = true
         plan.waits = true
         plan.descriptors = options.descriptorNumbers
+        plan.devices =
+            ["/dev/kvm", "/dev/urandom"] + (options.usesHostNetwork ? ["/dev/net/tun"] : [])
         plan.workingFolder = MountTree.workingFolder
         plan.exposures = try Self.exposures(options.files())
         return plan
