@@ -34,12 +34,12 @@ struct JailTests {
         return line?.split(whereSeparator: \.isWhitespace).dropFirst().map(String.init) ?? []
     }
 
-    /// The devices of a jail, and `paths`, are all that the process can find by a path.
+    /// `paths` are all that the process can find by a path.
     private func expectFiles(of process: Int, _ paths: [String]) throws {
         let listing = try HostCommand.run(
             "find", "/proc/\(process)/root/", "-mindepth", "1", "-printf", "%P\\n")
         let found = Set(listing.split(separator: "\n").map(String.init))
-        let expected = withFolders(Self.devices + paths)
+        let expected = withFolders(paths)
         #expect(found.subtracting(expected) == [])
         #expect(expected.subtracting(found) == [])
     }
@@ -92,7 +92,8 @@ struct JailTests {
         try expectFiles(
             of: process,
             [
-                "/swiftlet-vmm", "/run", kernel, initramfs, base, overlay,
+                "/dev/kvm", "/dev/urandom", "/dev/net", "/swiftlet-vmm", "/run", kernel,
+                initramfs, base, overlay,
                 scratch("sockets/api"), scratch("sockets/api.lock"),
                 FileManager.default.currentDirectoryPath,
             ])
@@ -123,6 +124,10 @@ struct JailTests {
                 .arguments(scratch).dropFirst(), in: scratch)
         try guest.wait(for: "= up")
         let process = try #require(try jailed(scratch.path))
+        for kind in ["mnt", "pid", "net", "ipc", "uts"] {
+            let own = try namespace(kind, of: "self")
+            #expect(try namespace(kind, of: "\(process)") != own, "\(kind)")
+        }
         guest.process.send(SIGTERM)
         #expect(try guest.waitForExit() == 0)
         try waitUntil("the monitor's end") {
@@ -173,7 +178,7 @@ struct JailTests {
         defer { kill(pid_t(process), SIGKILL) }
         try expectFiles(
             of: process,
-            [
+            Self.devices + [
                 "/swiftlet-vmm", "/swiftlet-vmm.pid", "/run", "/kernel", "/initramfs", "/serial",
             ])
         #expect(try Set(field("Uid", of: process)) == ["1234"])
@@ -182,7 +187,8 @@ struct JailTests {
         #expect(try field("NSpid", of: process) == [note, "1"])
         #expect(try field("NoNewPrivs", of: process) == ["1"])
         // The kernel gives what is in /proc of one that must not be dumped to root.
-        let attributes = try FileManager.default.attributesOfItem(atPath: "/proc/\(process)")
+        let attributes = try FileManager.default.attributesOfItem(
+            atPath: "/proc/\(process)/environ")
         #expect(attributes[.ownerAccountID] as? Int == 0)
         let limits = try String(contentsOfFile: "/proc/\(process)/limits", encoding: .utf8)
         #expect(limits.contains(/Max open files +2048 +2048/))
