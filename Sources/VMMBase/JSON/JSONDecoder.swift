@@ -27,6 +27,9 @@ private struct Node: Decoder, SingleValueDecodingContainer {
     let json: JSONValue
     let path: String
 
+    /// Bytes.
+    private static let nameLimit = 256
+
     var codingPath: [any CodingKey] { [] }
     var userInfo: [CodingUserInfoKey: Any] { [:] }
 
@@ -34,7 +37,9 @@ private struct Node: Decoder, SingleValueDecodingContainer {
 
     func container<Key: CodingKey>(keyedBy: Key.Type) throws -> KeyedDecodingContainer<Key> {
         guard case .object(let members) = json else { throw expected("an object") }
-        let values = Dictionary(members.map { ($0.name, $0.value) }) { first, _ in first }
+        // Nothing of ours has a longer name, and a long one takes long to hash.
+        let known = members.filter { $0.name.utf8.count <= Self.nameLimit }
+        let values = Dictionary(known.map { ($0.name, $0.value) }) { first, _ in first }
         return KeyedDecodingContainer(Members<Key>(values: values, path: path))
     }
 

@@ -9,8 +9,6 @@ package struct JSONParser {
     /// Bytes in a string: more than a path or a kernel's command line has. To compare two strings,
     /// Swift sorts the marks of what may be one single character: short ones cost nothing.
     package static let stringLimit = 8 << 10
-    /// Bytes in a member's name.
-    package static let nameLimit = 256
 
     private let bytes: [UInt8]
     private var position = 0
@@ -54,7 +52,7 @@ package struct JSONParser {
         case UInt8(ascii: "{"):
             return try nested { parser throws(JSONError) in try parser.object() }
         case UInt8(ascii: "["): return try nested { parser throws(JSONError) in try parser.array() }
-        case UInt8(ascii: "\""): return .string(try string(limit: Self.stringLimit))
+        case UInt8(ascii: "\""): return .string(try string())
         case UInt8(ascii: "t"): return try word("true", .bool(true))
         case UInt8(ascii: "f"): return try word("false", .bool(false))
         case UInt8(ascii: "n"): return try word("null", .null)
@@ -104,7 +102,7 @@ package struct JSONParser {
         repeat {
             skipSpace()
             guard next == UInt8(ascii: "\"") else { throw error("expected a name") }
-            let name = try string(limit: Self.nameLimit)
+            let name = try string()
             // Parsers disagree on which of two counts, and so would those who check the text and
             // those who use it.
             guard names.insert(Array(name.utf8)).inserted else {
@@ -143,13 +141,13 @@ package struct JSONParser {
 
     // MARK: strings
 
-    private mutating func string(limit: Int) throws(JSONError) -> String {
+    private mutating func string() throws(JSONError) -> String {
         position += 1
         var content: [UInt8] = []
         while let byte = next, byte != UInt8(ascii: "\"") {
             guard byte >= 0x20 else { throw error("there is a control character") }
-            guard content.count < limit else {
-                throw error("a string has more than \(limit) bytes")
+            guard content.count < Self.stringLimit else {
+                throw error("a string has more than \(Self.stringLimit) bytes")
             }
             position += 1
             if byte == UInt8(ascii: "\\") {

@@ -33,7 +33,8 @@ package enum JSONValue: Equatable, Sendable {
     /// The first member of that name; nil where there is none, and of what is no object.
     package subscript(_ name: String) -> JSONValue? {
         guard case .object(let members) = self else { return nil }
-        return members.first { $0.name == name }?.value
+        // By bytes: a name that anybody made up may be long, and normalised when it is compared.
+        return members.first { $0.name.utf8.elementsEqual(name.utf8) }?.value
     }
 }
 
