@@ -33,7 +33,7 @@ def table(ring, first, boots, size):
     rest = boots["idle"]
     names = list(medians)
     lines = ["| in one bed, alternately | " + " | ".join(
-        {"swiftlet": "Swiftlet", "microvm": "QEMU microvm", "q35": "QEMU q35"}[n]
+        {"swiftlet": "Swiftlet", "unconfined": "Swiftlet, unconfined", "microvm": "QEMU microvm", "q35": "QEMU q35"}[n]
         for n in names) + " |", "|---|" + "---|" * len(names)]
 
     def row(title, values):
@@ -48,7 +48,13 @@ def table(ring, first, boots, size):
     pairs = len(boots["boots"]["swiftlet"])
     lines += ["", f"{pairs} rounds, {boots['ram_mib']} MiB, one disk, one network interface, rng, "
               "serial port; Debian 13 cloud kernel (ELF)."]
-    for peer in names[1:]:
+    confinement = statistics.median(run["seconds"] for run in boots["boots"]["swiftlet"]) / \
+        statistics.median(run["seconds"] for run in boots["boots"]["unconfined"])
+    lines.append(
+        "Swiftlet to itself with --seccomp false --landlock off: time "
+        f"{paired_ratio(boots['boots'], 'unconfined', 'seconds'):.3f}, median of paired ratios; "
+        f"{confinement:.3f}, ratio of medians.")
+    for peer in names[2:]:
         lines.append(
             f"Swiftlet to {peer}, median of paired ratios: "
             f"time {paired_ratio(boots['boots'], peer, 'seconds'):.2f}, "
@@ -88,10 +94,11 @@ def bars(title, unit, values, x):
 
 def plot(boots):
     medians = summary(boots["boots"])
+    del medians["unconfined"]
     groups = [
         ("exec to /init", "s", {n: round(m["seconds"], 2) for n, m in medians.items()}),
         ("KVM exits until /init", "", {n: m["exits"] for n, m in medians.items()}),
-        ("memory outside guest RAM", "KiB", {n: r["rss"] for n, r in boots["idle"].items()}),
+        ("memory outside guest RAM", "KiB", {n: boots["idle"][n]["rss"] for n in medians}),
     ]
     parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 175" '
              'font-family="sans-serif" font-size="12">',
