@@ -301,6 +301,16 @@ struct JailTests {
             atPath: scratch("jails/swiftlet-vmm/links/root/dev"), withDestinationPath: outside)
         try expect("/dev", "--expose", "/dev/null", id: "links")
         #expect(try FileManager.default.contentsOfDirectory(atPath: outside) == [])
+        try FileManager.default.removeItem(
+            atPath: scratch("jails/swiftlet-vmm/links/root/dev"))
+        try FileManager.default.createSymbolicLink(
+            atPath: scratch("jails/swiftlet-vmm/links/root/run"), withDestinationPath: "images")
+        try FileManager.default.createDirectory(
+            atPath: scratch("jails/swiftlet-vmm/links/root/images"),
+            withIntermediateDirectories: false)
+        try expect("/run", id: "links")
+        try FileManager.default.removeItem(
+            atPath: scratch("jails/swiftlet-vmm/links/root/run"))
         // The root's own ".." was the host once, for as long as its files were shown.
         try FileManager.default.createSymbolicLink(
             atPath: scratch("jails/swiftlet-vmm/links/root/\(parts[0])"),

@@ -26,6 +26,11 @@ package enum FileTree {
         try? FileDescriptor.named(path).kind()
     }
 
+    /// Whether the name is a folder's own, and no link to one.
+    package static func isFolder(_ path: String) throws(HostError) -> Bool {
+        try FileDescriptor.open(path, [.pathOnly, .noFollow]).kind() == .directory
+    }
+
     /// The name without links and dots; of something that is there.
     package static func canonical(_ path: String) throws(HostError) -> String {
         // SAFETY: realpath returns a text of its own, which is copied and freed, or null.

@@ -62,8 +62,11 @@ package enum MountTree {
         guard unsafe vmm_mount(folder, folder, nil, bound | below, nil) == 0 else {
             throw .last("mount", folder)
         }
-        let flags = bound | changed | Limits.noOtherUser.rawValue
-        guard unsafe vmm_mount(nil, folder, nil, flags, nil) == 0 else {
+        // In a namespace of users what the folder's file system forbids must stay forbidden.
+        var status = statvfs()
+        guard unsafe statvfs(folder, &status) == 0 else { throw .last("examine", folder) }
+        let limits = Limits(rawValue: status.f_flag & 15).union(.noOtherUser)
+        guard unsafe vmm_mount(nil, folder, nil, bound | changed | limits.rawValue, nil) == 0 else {
             throw .last("limit", folder)
         }
     }

@@ -96,15 +96,21 @@ package struct Jail {
         case .memory: try MountTree.mountMemory(at: root, byteCount: Self.memoryByteCount)
         }
         try MountTree.enter(root)
-        for sight in sights { try sight.show() }
-        for folder in ["/dev/net", "/run", plan.workingFolder] { try FileTree.makeFolders(folder) }
+        // The jail's own first: nothing of the host is there yet that a link could lead to.
+        for folder in ["/dev/net", "/run"] { try FileTree.makeFolders(folder) }
         if !plan.isRootless { try makeDevices(faultMinor) }
+        for sight in sights { try sight.show() }
+        try FileTree.makeFolders(plan.workingFolder)
         if plan.root == .memory { try MountTree.forbidWriting(at: "/") }
         try MountTree.go(to: plan.workingFolder)
     }
 
     private func makeDevices(_ faultMinor: UInt32?) throws {
         for folder in ["/", "/dev", "/dev/net", "/run"] {
+            // What was mounted into the root before could be behind a link.
+            guard try FileTree.isFolder(folder) else {
+                throw HostError("use what is no folder", folder, code: HostError.ioCode)
+            }
             try FileTree.setMode(folder, 0o700)
             try FileTree.give(folder, user: plan.user, group: plan.group)
         }
