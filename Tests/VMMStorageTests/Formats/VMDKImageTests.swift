@@ -135,13 +135,14 @@ struct VMDKImageTests {
         "a descriptor names only what was made with it, unless it is allowed any file",
         arguments: [
             "/etc/shadow", "../disk-flat.vmdk", "other.raw", "disk-flat.vmdk/../x-flat.vmdk",
-            "sub/disk-flat.vmdk", "disk-link.vmdk", "disk-fifo.vmdk",
+            "sub/disk-flat.vmdk", "disk-f001.vmdk", "disk-f002.vmdk", "disk-other-flat.vmdk",
         ])
     func choosesNoFile(name: String) throws {
         try Data(count: 4096).write(to: URL(filePath: directory.file("other.raw")))
         try FileManager.default.createSymbolicLink(
-            atPath: directory.file("disk-link.vmdk"), withDestinationPath: "other.raw")
-        #expect(mkfifo(directory.file("disk-fifo.vmdk"), 0o600) == 0)
+            atPath: directory.file("disk-f001.vmdk"), withDestinationPath: "other.raw")
+        try Data(count: 4096).write(to: URL(filePath: directory.file("disk-other-flat.vmdk")))
+        #expect(mkfifo(directory.file("disk-f002.vmdk"), 0o600) == 0)
         try Data(Self.descriptor("RW 8 FLAT \"\(name)\" 0").utf8).write(to: URL(filePath: path))
         #expect(throws: ImageError.self) { _ = try ImageOpener.open(path: path, ImageOptions()) }
         guard name == "other.raw" else { return }

@@ -110,10 +110,15 @@ package final class VMDKImage: MappedImage {
     }
 
     /// Whether an extent's name is one that VMware and QEMU give to the files of the disk at
-    /// `path`: `disk-flat.vmdk`, `disk-f001.vmdk` and the like for `disk.vmdk`.
+    /// `path`: `disk-flat.vmdk`, or `disk-f001.vmdk` and so on, for `disk.vmdk`.
     private static func isOwn(_ name: String, of path: String) -> Bool {
-        let ends = [name.hasPrefix("\(base(of: path))-"), name.hasSuffix(".vmdk")]
-        return ends == [true, true] && !name.utf8.contains(UInt8(ascii: "/"))
+        let start = "\(base(of: path))-"
+        guard name.hasPrefix(start), name.hasSuffix(".vmdk") else { return false }
+        let kind = name.dropFirst(start.count).dropLast(".vmdk".count)
+        let number = kind.dropFirst()
+        return kind == "flat"
+            || kind.hasPrefix("f") && !number.isEmpty
+                && number.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
     }
 
     private static func requireRoom(
