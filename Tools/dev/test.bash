@@ -35,7 +35,7 @@ run_tests() {
     [[ ${1:-} == --unit ]] && return
     # The same inputs each time, as far as the minute goes: a failure is the fault of a change.
     run_fuzzers --seconds 60 --seed 1
-    "$fuzzer" crash 400 1
+    crash_writers 400 1
     build_release
     build_tool
     check_api
