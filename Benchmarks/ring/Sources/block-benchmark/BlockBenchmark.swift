@@ -55,7 +55,8 @@ enum BlockBenchmark {
         let driver = BlockDriver(memory, queueSize: queueSize, batch: batch, sectors: sectors, kind)
         let worker = LoopBound(
             adopting: DeviceWorker(
-                device, loop: thread.loop, memory: memory, doorbells: [doorbell], clock: clock))
+                device, loop: thread.loop, memory: memory, doorbells: [doorbell],
+                limiter: LogLimiter(clock: clock)))
         let activation = DeviceWorker.Activation(
             layouts: [driver.layout], interrupts: [bell],
             features: Feature.ring | Feature.version1 | BlockDriver.featureFlush)
