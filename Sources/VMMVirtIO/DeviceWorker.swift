@@ -83,7 +83,7 @@ package final class DeviceWorker {
     package func deactivate() {
         guard isActive else { return }
         isActive = false
-        ignoreAll()
+        ignoreAll { $0.settle() }
         device.quiesce()
         for doorbell in doorbells { doorbell.clear() }
     }
@@ -97,7 +97,7 @@ package final class DeviceWorker {
     /// Stops serving for a while; the device keeps its queues, with nothing in flight.
     package func pause() {
         guard isActive else { return }
-        ignoreAll()
+        ignoreAll { $0.drain() }
         device.drain()
     }
 
@@ -133,7 +133,7 @@ package final class DeviceWorker {
     /// Changes which queues the device has, while nobody touches any. Bells that ring and hosts'
     /// descriptors that get ready meanwhile are heard of afterwards.
     private func whileUnserved(_ change: () throws -> Void) {
-        ignoreAll()
+        ignoreAll { $0.settle() }
         do {
             try change()
             try listen()
@@ -142,10 +142,11 @@ package final class DeviceWorker {
         }
     }
 
-    private func ignoreAll() {
+    /// Takes all hands off the queues. `rest` brings one that has a thread of its own to rest.
+    private func ignoreAll(_ rest: @escaping @Sendable (any QueueServer) -> Void) {
         for doorbell in doorbells { loop.remove(doorbell.descriptor) }
         for source in device.wakeSources { loop.remove(source) }
-        for assignment in assignments { assignment.stop(doorbells[assignment.queue]) }
+        for assignment in assignments { assignment.stop(doorbells[assignment.queue], rest) }
         assignments = []
     }
 
@@ -249,13 +250,15 @@ extension QueueAssignment {
     }
 
     /// Stops serving: when this returns, the thread does not touch the queue any more.
-    fileprivate func stop(_ doorbell: EventFD) {
+    fileprivate func stop(
+        _ doorbell: EventFD, _ rest: @escaping @Sendable (any QueueServer) -> Void
+    ) {
         thread.run { [loop = thread.loop, server] in
             loop.remove(doorbell.descriptor)
             server.withValue { server in
                 for source in server.wakeSources { loop.remove(source) }
                 // Here and not later: requests belong to the thread that made them.
-                server.drain()
+                rest(server)
             }
         }
     }

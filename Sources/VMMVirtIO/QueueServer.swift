@@ -11,12 +11,15 @@ package protocol QueueServer: AnyObject {
     func service() throws(GuestFault)
     /// One of `wakeSources` became readable.
     func wake() throws(GuestFault)
-    /// Ends all that is in flight. Before another thread takes the queue.
+    /// Waits for what the host has been asked to do. What a rate limit holds back stays held.
+    func settle()
+    /// Answers all that was taken off the queue, also what a rate limit holds back.
     func drain()
 }
 
 extension QueueServer {
     package var ring: IORing? { nil }
+    package func settle() {}
     package func drain() {}
 }
 

@@ -34,7 +34,8 @@ package protocol VirtIODevice: AnyObject {
     func activate(_ queues: [VirtQueue?], features: UInt64) throws
     /// The driver rang the bell of one queue.
     func service(queue index: Int) throws(GuestFault)
-    /// Gives the queues up, with nothing in flight any more.
+    /// Gives the queues up, with nothing in flight any more. What a rate limit holds back is never
+    /// done: a driver must not get it past the limit by a reset.
     func quiesce()
 
     /// Answers all that is in flight, and keeps the queues. Nobody serves them in the meantime.

@@ -1,5 +1,6 @@
 import Synchronization
 import Testing
+import VMMBase
 import VMMHost
 import VMMStorage
 import VMMTestSupport
@@ -27,6 +28,52 @@ struct DiskHandleTests {
         #expect(counters.first { $0.name == "read_ops" }?.value == 16)
         #expect(counters.first { $0.name == "read_bytes" }?.value == 16 * 512)
         #expect(counters.count == 10)
+    }
+
+    /// Fills the queue with reads and rings; returns how many there are.
+    private static func fill(_ fixture: BlockFixture) throws -> Int {
+        for _ in 0..<40 {
+            fixture.queue.add([
+                fixture.driver.readable(fixture.header(0)), fixture.driver.writable(512),
+                fixture.driver.writable(1),
+            ])
+        }
+        try fixture.driver.ring(0)
+        return 40
+    }
+
+    @Test("a driver's resets let nothing past the rate limit, a pause does on credit")
+    func limited() throws {
+        let clock = ManualClock()
+        let fixture = try BlockFixture {
+            $0.limiter = RateLimiter(
+                bytes: nil, operations: .init(size: 10, refillMilliseconds: 1000), clock: clock)
+        }
+        var reads: UInt64? {
+            fixture.device.handle?.counters.first { $0.name == "read_ops" }?.value
+        }
+        for round in 0..<20 {
+            _ = try Self.fill(fixture)
+            if round.isMultiple(of: 2) {
+                fixture.device.quiesce()
+                try fixture.driver.activate()
+            } else {
+                fixture.device.quiesce(queue: 0)
+                try fixture.driver.activate(queue: 0)
+            }
+        }
+        #expect(reads == 10)
+
+        let count = try Self.fill(fixture)
+        fixture.device.drain()
+        #expect(fixture.queue.takeUsed().count == count)
+        // Four seconds' worth.
+        clock.advance(nanoseconds: 3_900_000_000)
+        fixture.device.quiesce()
+        try fixture.driver.activate()
+        _ = try Self.fill(fixture)
+        fixture.device.quiesce()
+        #expect(reads == 50)
     }
 
     /// What the disk says to a new size; nil: it took it.

@@ -40,6 +40,8 @@ struct PauseTests {
 
         #expect(duringPause == 0)
         #expect(server.waitForCall())
+        #expect(server.drained.load(ordering: .relaxed) == 1)
+        #expect(server.settled.load(ordering: .relaxed) == 0)
         driver.reset()
         thread.end()
     }

@@ -70,6 +70,9 @@ final class ProbeDevice: VirtIODevice {
 /// A queue on a thread of its own that counts what it is called for.
 final class ThreadServer: QueueServer, Sendable {
     let calls = Atomic<Int>(0)
+    /// How often it was brought to rest, and how often with all that was held back.
+    let settled = Atomic<Int>(0)
+    let drained = Atomic<Int>(0)
     /// Signalled after each call.
     let called: EventFD
     private let faults: Bool
@@ -88,6 +91,8 @@ final class ThreadServer: QueueServer, Sendable {
     }
 
     func wake() throws(GuestFault) {}
+    func settle() { settled.add(1, ordering: .relaxed) }
+    func drain() { drained.add(1, ordering: .relaxed) }
 
     /// Waits for the next call, ten seconds at most.
     func waitForCall() -> Bool {

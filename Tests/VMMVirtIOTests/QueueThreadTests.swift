@@ -67,6 +67,9 @@ struct QueueThreadTests {
 
         #expect(afterReset == 0)
         #expect(server.waitForCall())
+        // A reset brings no more to its end than is on its way.
+        #expect(server.settled.load(ordering: .relaxed) == 1)
+        #expect(server.drained.load(ordering: .relaxed) == 0)
         driver.reset()
         thread.end()
     }

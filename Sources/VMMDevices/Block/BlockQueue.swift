@@ -105,14 +105,17 @@ final class BlockQueue: QueueServer {
         if wasFull, queue.hasAvailable { try service() }
     }
 
-    /// Answers all that is in flight.
-    func drain() {
-        complete()
-        while freeSlots.count < slots.count {
-            disk.wait()
-            complete()
-        }
+    func settle() {
+        disk.settle { complete() }
         queue.notify()
+    }
+
+    func drain() {
+        // Again, for what is released may need a flush, which the limit holds back, too.
+        repeat {
+            disk.release()
+            settle()
+        } while freeSlots.count < slots.count
     }
 
     private func start(_ slot: Int) throws(GuestFault) {

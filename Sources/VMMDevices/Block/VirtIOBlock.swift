@@ -133,7 +133,7 @@ package final class VirtIOBlock: VirtIODevice {
     }
 
     package func quiesce(queue index: Int) {
-        queues[index]?.drain()
+        queues[index]?.settle()
         queues[index] = nil
         findWakeQueues()
     }
@@ -143,7 +143,7 @@ package final class VirtIOBlock: VirtIODevice {
     }
 
     package func quiesce() {
-        drain()
+        for queue in queues { queue?.settle() }
         queues = []
         wakeQueues = []
         cache.set(isWriteback: true)

@@ -221,25 +221,30 @@ package final class TapInterface {
         guard code == 0 || errno == EEXIST else { throw .last("set the address of the tap", name) }
     }
 
-    /// By family, once the process makes no such sockets any more.
-    private static let keptSockets = Mutex<[Int32: FileDescriptor]>([:])
+    /// By family; nil as long as the process may make such sockets.
+    private static let keptSockets = Mutex<[Int32: FileDescriptor]?>(nil)
 
     /// Makes the sockets by which interfaces get their addresses, for a process that may make none
     /// later. They belong to the loopback interface, and one without capabilities cannot change
     /// that: nothing can be sent by them to any other host. A family that the kernel does not have
-    /// is left out.
+    /// is left out: then addresses of it are refused.
     package static func keepControlSockets() {
+        var kept: [Int32: FileDescriptor] = [:]
         for family in [AF_INET, AF_INET6] {
             guard let socket = try? makeControlSocket(family),
                 unsafe vmm_bind_to_device(socket.rawValue, "lo") == 0
             else { continue }
-            keptSockets.withLock { $0[family] = socket }
+            kept[family] = socket
         }
+        keptSockets.withLock { $0 = kept }
     }
 
     private static func controlSocket(_ family: Int32) throws(HostError) -> FileDescriptor {
-        if let kept = keptSockets.withLock({ $0[family] }) { return kept }
-        return try makeControlSocket(family)
+        guard let kept = keptSockets.withLock({ $0 }) else { return try makeControlSocket(family) }
+        guard let socket = kept[family] else {
+            throw HostError("open a socket", code: EAFNOSUPPORT)
+        }
+        return socket
     }
 
     private static func makeControlSocket(_ family: Int32) throws(HostError) -> FileDescriptor {

@@ -67,8 +67,8 @@ package final class DiskQueue {
     /// Answered on the spot or taken from the mailbox; last in, first out.
     private var finished: [Completion] = []
     private var mail: [Letter] = []
-    /// Somebody waits for the queue to be empty.
-    private var isDraining = false
+    /// Somebody waits for what is on its way.
+    private var isSettling = false
     private var atEngine = 0
     /// Looking into an empty mailbox is a system call: nobody looks while nothing can be there.
     private var onSlowLane = 0
@@ -106,7 +106,6 @@ package final class DiskQueue {
 
     /// Takes a request; its vector stays untouched by others until the completion.
     package func start(_ request: DiskRequest, slot: Int) {
-        isDraining = false
         slots[slot].request = request
         slots[slot].done = 0
         slots[slot].writesZeros = false
@@ -137,15 +136,30 @@ package final class DiskQueue {
                 takeMail()
                 if !finished.isEmpty { continue }
             }
-            guard let throttle, releaseThrottled(throttle) else { return nil }
+            guard !isSettling, let throttle, releaseThrottled(throttle) else { return nil }
         }
     }
 
-    /// Waits for an answer; only with requests in flight. Throttled ones go ahead at once: whoever
-    /// waits wants the queue empty.
-    package func wait() {
-        isDraining = true
+    /// Lets all go that the rate limit holds back, before its time; it counts all the same.
+    package func release() {
         while let slot = throttle?.next() { advance(slot) }
+        submit()
+    }
+
+    /// Waits until nothing is on its way; what the rate limit holds back stays. `takeAnswers` takes
+    /// the completions there are, and may start requests.
+    package func settle(_ takeAnswers: () -> Void) {
+        isSettling = true
+        takeAnswers()
+        while atEngine + onSlowLane > 0 {
+            wait()
+            takeAnswers()
+        }
+        isSettling = false
+    }
+
+    /// Waits for an answer; only with requests on their way.
+    package func wait() {
         submit()
         guard finished.isEmpty else { return }
         if atEngine > 0 {
@@ -164,7 +178,7 @@ package final class DiskQueue {
                 letter.code == 0 && letter.step > 0
                 && slots[letter.slot].done < slots[letter.slot].request.rangeByteCount
             // Discard is advice: what waits for the queue need not wait for all of it.
-            let isLet = isDraining && slots[letter.slot].request.isDiscard
+            let isLet = isSettling && slots[letter.slot].request.isDiscard
             if isLeft, !isLet {
                 advance(letter.slot)
             } else {

@@ -42,8 +42,8 @@ final class Throttle {
         return removeFirst().slot
     }
 
-    /// The next held request, before its time. It counts all the same: a driver that resets its
-    /// device again and again gets no more than the limit.
+    /// The next held request, before its time, for a pause. It counts all the same: what comes
+    /// after the pause waits for it.
     func next() -> Int? {
         guard count > 0 else { return nil }
         let request = removeFirst()

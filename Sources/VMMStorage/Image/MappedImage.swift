@@ -9,6 +9,9 @@ package protocol MappedImage: DiskImage {
     /// Makes the byte at `offset` one that `locate` calls writable data; what lies around it reads
     /// as before.
     func makeRoom(at offset: UInt64) throws(ImageError)
+    /// Of what is not writable, a discard passes over so much at a time, in bytes: an image that
+    /// knows larger units than one run of `locate` saves itself the look at each run.
+    var discardUnit: UInt64 { get }
 }
 
 extension MappedImage {
@@ -91,8 +94,7 @@ extension MappedImage {
         return result
     }
 
-    /// Of what is not writable, so much is passed over at a time, in bytes.
-    var discardUnit: UInt64 { 1 }
+    package var discardUnit: UInt64 { 1 }
 
     func requireWritable() throws(ImageError) {
         guard !isReadOnly else { throw .invalid("is open for reading only") }

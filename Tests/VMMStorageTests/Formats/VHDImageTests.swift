@@ -117,6 +117,27 @@ struct VHDImageTests {
         #expect(reopened.extents.extent(at: 65536, limit: 1).place != .unknown)
     }
 
+    @Test("a discard passes over a block of scattered sectors at once")
+    func discardsScattered() throws {
+        let file = try create(Self.small)
+        let image = try VHDImage.open(file)
+        try image.write([UInt8](repeating: 5, count: 65536).span, at: 65536)
+        try image.close()
+        var scattered = file.bytes
+        scattered.replaceSubrange(4096 - 512..<4096 - 512 + 16, with: repeatElement(0xaa, count: 16))
+
+        let faulty = FaultyFile(MemoryFile(scattered), rules: [], seed: 1)
+        let reopened = try VHDImage.open(faulty)
+        // One look at the table's page and one at the bitmap, not one for each of 128 sectors.
+        var looks = FaultRule([.read], .fail(code: EIO))
+        looks.skip = 2
+        faulty.rules = [looks]
+        try reopened.discard(at: 65536, count: 65536)
+
+        faulty.rules = []
+        #expect(try bytes(of: reopened, 65536..<65538) == [5, 5])
+    }
+
     @Test("a block's place is published when it gets one")
     func publishes() throws {
         let image = try VHDImage.open(try create(Self.small))

@@ -15,7 +15,7 @@ package final class DynamicVHDImage: MappedImage {
     package var blockByteCount: UInt64 { header.blockByteCount }
 
     /// A block with sectors that were never written keeps its room as a whole.
-    var discardUnit: UInt64 { blockByteCount }
+    package var discardUnit: UInt64 { blockByteCount }
 
     package var summary: ImageSummary {
         var summary = ImageSummary()
