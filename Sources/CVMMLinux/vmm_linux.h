@@ -126,6 +126,10 @@ static inline int vmm_open(const char *path, int flags, mode_t mode) {
     return open(path, flags, mode);
 }
 
+static inline int vmm_open_at(int folder, const char *name, int flags, mode_t mode) {
+    return openat(folder, name, flags, mode);
+}
+
 static inline int vmm_fcntl(int fd, int command, int argument) {
     return fcntl(fd, command, argument);
 }
@@ -304,7 +308,7 @@ static inline int vmm_mount(
     return (int)syscall(SYS_mount, source, target, type, flags, options);
 }
 
-// A copy of a mount, and with `below` of all that is mounted below it, which is nowhere yet
+// A copy of a mount, and of all that is mounted below it, which is nowhere yet
 // (open_tree(2), Linux 5.2); what it forbids from now on (mount_setattr(2), 5.12); and its place
 // (move_mount(2)).
 enum { VMM_AT_EMPTY_PATH = 0x1000, VMM_AT_RECURSIVE = 0x8000 };  // <fcntl.h> with _GNU_SOURCE
@@ -321,9 +325,9 @@ static inline int vmm_limit_mount(int mount, unsigned long limits) {
         sizeof attributes);
 }
 
-static inline int vmm_place_mount(int mount, const char *target) {
+static inline int vmm_place_mount(int mount, int target) {
     return (int)syscall(
-        SYS_move_mount, mount, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
+        SYS_move_mount, mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
 static inline int vmm_unmount_lazily(const char *target) {
@@ -339,9 +343,12 @@ static inline int vmm_close_range(unsigned first, unsigned last) {
 }
 
 static inline int vmm_make_character_device(
-    const char *path, mode_t mode, unsigned major, unsigned minor) {
-    return mknod(path, S_IFCHR | mode, makedev(major, minor));
+    int folder, const char *name, mode_t mode, unsigned major, unsigned minor) {
+    return mknodat(folder, name, S_IFCHR | mode, makedev(major, minor));
 }
+
+// A descriptor of the calling process, readable when it has ended (pidfd_open(2), Linux 5.3).
+static inline int vmm_own_process(void) { return (int)syscall(SYS_pidfd_open, getpid(), 0); }
 
 // The calling thread, of a process that has no other.
 static inline int vmm_become(uid_t user, gid_t group) {

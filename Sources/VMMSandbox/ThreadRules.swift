@@ -52,9 +52,7 @@ package struct ThreadRules: Sendable {
         SystemCallRules(
             .read, .write, .readv, .writev, .close, .futex, .brk, .munmap, .mremap, .madvise,
             .poll, .rt_sigprocmask, .rt_sigreturn, .rt_sigaction, .sigaltstack, .getpid, .gettid,
-            .exit,
-            .exit_group,
-            .clock_gettime, .getrandom, .sched_yield, .restart_syscall)
+            .exit, .exit_group, .clock_gettime, .getrandom, .sched_yield, .restart_syscall)
             + SystemCallRules(.mmap, .only(readWrite, at: 2), .only(mapping, at: 3))
             + SystemCallRules(.mprotect, .only(readWrite, at: 2))
             // To threads of this process alone.

@@ -85,10 +85,18 @@ struct JailTests {
         words[2] = kernel
         let initramfs = words[4]
         let run = [tool, "run", "--jail", "--exec-file", monitor] + words.dropFirst()
-        let guest = try Guest(RootlessNetworkTests.asNobody + run, in: scratch)
+        // With a file of the host open, as a careless parent has it.
+        let careless = ["sh", "-c", "exec 9</etc/hostname; exec \"$@\"", "sh"]
+        let guest = try Guest(RootlessNetworkTests.asNobody + careless + run, in: scratch)
         try guest.wait(for: "= up")
 
         let process = try #require(try jailed(overlay))
+        let descriptors = "/proc/\(process)/fd"
+        for number in try FileManager.default.contentsOfDirectory(atPath: descriptors) {
+            let target = try? FileManager.default.destinationOfSymbolicLink(
+                atPath: "\(descriptors)/\(number)")
+            #expect(target != "/etc/hostname")
+        }
         try expectFiles(
             of: process,
             [
@@ -132,6 +140,18 @@ struct JailTests {
         #expect(try guest.waitForExit() == 0)
         try waitUntil("the monitor's end") {
             !FileManager.default.fileExists(atPath: "/proc/\(process)")
+        }
+        let killed = try Guest(
+            [tool, "run", "--jail", "--exec-file", monitor, "--api-socket", scratch("api")],
+            in: scratch)
+        try waitUntil("the monitor") { scratch.exists("api") }
+        let idle = try #require(try jailed(scratch("api")))
+        // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_SETPCAP: files, and fewer rights.
+        #expect(try field("CapEff", of: idle) == ["0000000000000106"])
+        #expect(try field("CapBnd", of: idle) == ["0000000000000106"])
+        killed.process.send(SIGKILL)
+        try waitUntil("the end of a monitor whose command was killed") {
+            !FileManager.default.fileExists(atPath: "/proc/\(idle)")
         }
         let refused = try HostCommand(
             [tool, "run", "--jail", "--exec-file", monitor, "--kernel", scratch("nothing")])
@@ -194,7 +214,7 @@ struct JailTests {
         #expect(limits.contains(/Max open files +2048 +2048/))
         #expect(limits.contains(/Max file size +1000000 +1000000/))
         let group = try String(contentsOfFile: "/proc/\(process)/cgroup", encoding: .utf8)
-        #expect(group == "0::/swiftlet-vmm/\(name)\n")
+        #expect(group.split(separator: "\n").contains("0::/swiftlet-vmm/\(name)"))
         let bound = "/sys/fs/cgroup/swiftlet-vmm/\(name)/pids.max"
         #expect(try String(contentsOfFile: bound, encoding: .utf8) == "64\n")
         let mounts = try String(contentsOfFile: "/proc/\(process)/mountinfo", encoding: .utf8)
@@ -247,6 +267,99 @@ struct JailTests {
             let result = try run(options)
             #expect(result.status == 0, "\(options): \(result.errors)")
         }
+    }
+
+    /// Starts a monitor whose guest waits for ever, in the background, with these options of
+    /// `swiftlet jail`; its lines of /proc/PID/cgroup.
+    private func groups(of id: String, _ options: [String]) throws -> Set<String> {
+        // hlt; jmp to it, without interrupts.
+        let kernel = try scratch.file("\(id)-kernel", LifecycleTests.kernel([0xf4, 0xeb, 0xfd]))
+        chmod(kernel, 0o644)
+        let command = [
+            tool, "jail", "--id", id, "--exec-file", monitor, "--chroot-base-dir",
+            scratch("jails"), "--uid", "1234", "--gid", "1234", "--daemonize", "--expose", kernel,
+        ]
+        let start = try HostCommand(
+            command + options + [
+                "--", "--kernel", kernel, "--memory", "size=64M", "--serial", "null",
+                "--console", "off",
+            ])
+        #expect(start.status == 0, "\(start.errors)")
+        let note = scratch("jails/swiftlet-vmm/\(id)/root/swiftlet-vmm.pid")
+        let process = try #require(Int(String(contentsOfFile: note, encoding: .utf8)))
+        defer { kill(pid_t(process), SIGKILL) }
+        let text = try String(contentsOfFile: "/proc/\(process)/cgroup", encoding: .utf8)
+        return Set(text.split(separator: "\n").map(String.init))
+    }
+
+    @Test("groups of both versions, below a parent or in it")
+    func controlGroups() throws {
+        try FileManager.default.createDirectory(
+            atPath: scratch("jails"), withIntermediateDirectories: false)
+        let name = "swl-\(UInt32.random(in: 0...UInt32.max))"
+        let below = try groups(
+            of: "below",
+            [
+                "--cgroup-version", "2", "--parent-cgroup", "\(name)/mid", "--cgroup",
+                "pids.max=50",
+            ])
+        #expect(below == ["0::/\(name)/mid/below"])
+        let path = "/sys/fs/cgroup/\(name)/there"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        let inside = try groups(
+            of: "inside", ["--cgroup-version", "2", "--parent-cgroup", "\(name)/there"])
+        #expect(inside == ["0::/\(name)/there"])
+
+        for controller in ["freezer", "cpu"] {
+            let mount = scratch(controller)
+            try FileManager.default.createDirectory(
+                atPath: mount, withIntermediateDirectories: false)
+            try HostCommand.run("mount", "-t", "cgroup", "-o", controller, "none", mount)
+        }
+        defer {
+            for controller in ["freezer", "cpu"] {
+                _ = try? HostCommand(["umount", scratch(controller)])
+            }
+        }
+        let old = try groups(
+            of: "old", ["--cgroup", "freezer.state=THAWED", "--cgroup", "cpu.shares=10"])
+        let memberships = old.map { $0.split(separator: ":", maxSplits: 1).last ?? "" }
+        #expect(
+            Set(memberships).isSuperset(of: [
+                "freezer:/swiftlet-vmm/old", "cpu:/swiftlet-vmm/old",
+            ]), "\(old)")
+        let shares = scratch("cpu/swiftlet-vmm/old/cpu.shares")
+        #expect(try String(contentsOfFile: shares, encoding: .utf8) == "10\n")
+    }
+
+    @Test("jail --rootless, on request and in memory: a user's own namespaces")
+    func rootlessJail() throws {
+        try FileManager.default.createDirectory(
+            atPath: scratch("jails"), withIntermediateDirectories: false)
+        chmod(scratch("jails"), 0o777)
+        // Powers off, as above.
+        let code: [UInt8] = [0x66, 0xba, 0x00, 0x06, 0xb0, 0x34, 0xee, 0xf4, 0xeb, 0xfd]
+        let kernel = try scratch.file("kernel", LifecycleTests.kernel(code))
+        chmod(kernel, 0o644)
+        func run(_ prefix: [String], _ options: [String]) throws -> HostCommand {
+            try HostCommand(
+                prefix + [
+                    tool, "jail", "--id", "light", "--exec-file", monitor, "--expose", kernel,
+                ] + options + [
+                    "--", "--kernel", kernel, "--memory", "size=64M", "--serial", "null",
+                    "--console", "off",
+                ])
+        }
+        let nobody = RootlessNetworkTests.asNobody
+        for (prefix, options) in [
+            ([], ["--rootless"]), (nobody, []), (nobody, ["--chroot-base-dir", scratch("jails")]),
+        ] as [([String], [String])] {
+            let result = try run(prefix, options)
+            #expect(result.status == 0, "\(prefix) \(options): \(result.errors)")
+        }
+        // What needs rights is refused, not left out.
+        let group = try run(nobody, ["--cgroup-version", "2", "--cgroup", "pids.max=9"])
+        #expect(group.status == 1 && group.errors.contains("/sys/fs/cgroup"), "\(group.errors)")
     }
 
     @Test("a jail that cannot be is refused with a sentence")

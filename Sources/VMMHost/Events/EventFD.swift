@@ -8,9 +8,14 @@ package final class EventFD: Sendable {
     package let descriptor: FileDescriptor
 
     package init() throws(HostError) {
-        let raw = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+        descriptor = try Self.make(EFD_NONBLOCK)
+    }
+
+    /// Of the kind that eventfd(2) calls by `flags`.
+    static func make(_ flags: Int) throws(HostError) -> FileDescriptor {
+        let raw = eventfd(0, Int32(EFD_CLOEXEC | flags))
         guard raw >= 0 else { throw .last("create an eventfd") }
-        descriptor = FileDescriptor(owning: raw)
+        return FileDescriptor(owning: raw)
     }
 
     package func signal() {

@@ -8,9 +8,7 @@ package final class Semaphore: Sendable {
     private let descriptor: FileDescriptor
 
     package init() throws(HostError) {
-        let raw = eventfd(0, Int32(EFD_CLOEXEC | EFD_SEMAPHORE))
-        guard raw >= 0 else { throw .last("create an eventfd") }
-        descriptor = FileDescriptor(owning: raw)
+        descriptor = try EventFD.make(EFD_SEMAPHORE)
     }
 
     package func signal() {

@@ -4,7 +4,7 @@ import Glibc
 /// What kind of file a descriptor stands for and how large it is.
 extension FileDescriptor {
     package enum Kind: Equatable, Sendable {
-        case regular, directory, blockDevice, characterDevice, other
+        case regular, directory, blockDevice, characterDevice, symbolicLink, other
     }
 
     package struct Metadata: Equatable, Sendable {
@@ -35,6 +35,7 @@ extension FileDescriptor {
         case S_IFDIR: .directory
         case S_IFBLK: .blockDevice
         case S_IFCHR: .characterDevice
+        case S_IFLNK: .symbolicLink
         default: .other
         }
     }

@@ -15,20 +15,15 @@ package enum FileTree {
         }
     }
 
-    /// Makes an empty file, unless there is one.
-    package static func makeFile(_ path: String) throws(HostError) {
-        // A FIFO that is there would be waited for.
-        _ = try FileDescriptor.open(path, [.writeOnly, .create, .nonBlocking])
-    }
-
     /// What the name stands for, behind links; nil where nothing has it or can be seen to.
     package static func kind(_ path: String) -> FileDescriptor.Kind? {
         try? FileDescriptor.named(path).kind()
     }
 
-    /// Whether the name is a folder's own, and no link to one.
-    package static func isFolder(_ path: String) throws(HostError) -> Bool {
-        try FileDescriptor.open(path, [.pathOnly, .noFollow]).kind() == .directory
+    /// Whether the process may write there, as far as rights tell.
+    package static func isWritable(_ path: String) -> Bool {
+        // SAFETY: the kernel reads the name up to its end.
+        unsafe access(path, W_OK) == 0
     }
 
     /// The name without links and dots; of something that is there.
@@ -37,26 +32,6 @@ package enum FileTree {
         guard let resolved = unsafe realpath(path, nil) else { throw .last("find", path) }
         defer { unsafe free(resolved) }
         return unsafe String(cString: resolved)
-    }
-
-    package static func give(_ path: String, user: UInt32, group: UInt32) throws(HostError) {
-        guard unsafe chown(path, user, group) == 0 else { throw .last("give away", path) }
-    }
-
-    package static func setMode(_ path: String, _ mode: UInt32) throws(HostError) {
-        guard unsafe chmod(path, mode) == 0 else { throw .last("set the mode of", path) }
-    }
-
-    /// Makes the node of a character device; one that is there already must be that.
-    package static func makeDevice(
-        _ path: String, major: UInt32, minor: UInt32
-    ) throws(HostError) {
-        if unsafe vmm_make_character_device(path, 0o600, major, minor) == 0 { return }
-        let code = errno
-        let there = try? FileDescriptor.named(path).metadata()
-        guard code == EEXIST, let there, there.kind == .characterDevice,
-            there.rawDevice == UInt64(gnu_dev_makedev(major, minor))
-        else { throw HostError("make the device", path, code: code) }
     }
 
     /// Copies a file's bytes. What has the name must be a file of one name, and no link: a jail may

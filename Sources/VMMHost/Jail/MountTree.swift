@@ -49,9 +49,9 @@ package enum MountTree {
         /// What it shows.
         package func kind() throws(HostError) -> FileDescriptor.Kind { try mount.kind() }
 
-        /// Shows it over what is at `target`, and of the same kind.
-        package func show(at target: String) throws(HostError) {
-            guard unsafe vmm_place_mount(mount.rawValue, target) == 0 else {
+        /// Shows it over `target`, which is of the same kind: a folder, or none.
+        package func show(at target: FileDescriptor) throws(HostError) {
+            guard vmm_place_mount(mount.rawValue, target.rawValue) == 0 else {
                 throw .last("show in the jail", source)
             }
         }

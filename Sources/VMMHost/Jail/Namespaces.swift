@@ -42,6 +42,21 @@ package struct Namespaces: OptionSet, Sendable {
         try write("\(group) \(ownGroup) 1", to: "/proc/self/gid_map")
     }
 
+    /// Fails as `makeUsers` would. A child tries it; the process must have one thread.
+    package static func tryUsers() throws(HostError) {
+        guard case .parent(let child) = try SoleThread.fork() else {
+            do throws(HostError) {
+                try makeUsers(user: 0, group: 0, with: [.mounts])
+                _exit(0)
+            } catch {
+                _exit(error.code)
+            }
+        }
+        SoleThread.holdSignals()
+        let code = SoleThread.wait(for: child)
+        guard code == 0 else { throw HostError("make namespaces", code: code) }
+    }
+
     /// In one call, as the kernel wants it.
     private static func write(_ text: String, to path: String) throws(HostError) {
         try FileDescriptor.open(path, .writeOnly).writeWhole(text, path)

@@ -37,8 +37,18 @@ package enum SoleThread {
         }
     }
 
-    /// Has the kernel end the process with the one that started it.
-    package static func endWithParent() { _ = vmm_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL)) }
+    /// A descriptor of this process, for `end(with:)` of a child.
+    package static func handle() throws(HostError) -> FileDescriptor {
+        let raw = vmm_own_process()
+        guard raw >= 0 else { throw .last("open the process itself") }
+        return FileDescriptor(owning: raw)
+    }
+
+    /// Has the kernel end the process with the one that started it, also if that has ended by now.
+    package static func end(with parent: FileDescriptor) {
+        _ = vmm_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL))
+        if parent.isReady(.readable) { _exit(1) }
+    }
 
     package static func become(user: UInt32, group: UInt32) throws(HostError) {
         guard vmm_become(user, group) == 0 else { throw .last("become the user", "\(user)") }

@@ -7,6 +7,9 @@ package struct Capabilities: OptionSet, Sendable {
     package init(rawValue: UInt64) { self.rawValue = rawValue }
 
     package static let networkAdministration = Capabilities(rawValue: 1 << UInt64(CAP_NET_ADMIN))
+    /// Files of whatever user.
+    package static let files = Capabilities(
+        rawValue: 1 << UInt64(CAP_DAC_OVERRIDE) | 1 << UInt64(CAP_DAC_READ_SEARCH))
 }
 
 /// What this process, or one thread of it, may do beyond what any other program may.
@@ -27,6 +30,18 @@ package enum Privileges {
         _ = vmm_prctl(PR_CAP_AMBIENT, 4)
         guard vmm_keep_capabilities(keeping.rawValue) == 0 else {
             throw .last("drop capabilities")
+        }
+    }
+
+    /// A program that root's process executes has no capabilities but these, and the one by which
+    /// it drops them in turn.
+    package static func bound(to kept: Capabilities) throws(HostError) {
+        let kept = kept.rawValue | 1 << UInt64(CAP_SETPCAP)
+        for number in 0..<64 as Range<UInt> where kept & 1 << number == 0 {
+            // EINVAL: the kernel has no such capability.
+            guard vmm_prctl(PR_CAPBSET_DROP, number) == 0 || errno == EINVAL else {
+                throw .last("drop capabilities")
+            }
         }
     }
 

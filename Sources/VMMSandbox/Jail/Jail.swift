@@ -83,8 +83,9 @@ package struct Jail {
     }
 
     /// What is to be seen is taken from the host first; then the host is left, and all names in the
-    /// jail are looked up from inside: who was in it before may have put links there, and they lead
-    /// nowhere else then.
+    /// jail are looked up from inside. Who was in it before may have put links there: they lead out
+    /// of it no more, and are not followed either, for what is mounted in it is the host's. For the
+    /// same reason the jail's own folders are made before anything is shown.
     private func furnish(_ root: String, faultMinor: UInt32?) throws {
         var sights = try plan.exposures.map { try Sight($0) }
         if plan.root == .memory || plan.isRootless {
@@ -96,23 +97,19 @@ package struct Jail {
         case .memory: try MountTree.mountMemory(at: root, byteCount: Self.memoryByteCount)
         }
         try MountTree.enter(root)
-        // The jail's own first: nothing of the host is there yet that a link could lead to.
-        for folder in ["/dev/net", "/run"] { try FileTree.makeFolders(folder) }
+        for folder in ["/dev/net", "/run", plan.workingFolder] {
+            try Place(folder, followsLinks: false).makeFolder()
+        }
         if !plan.isRootless { try makeDevices(faultMinor) }
-        for sight in sights { try sight.show() }
-        try FileTree.makeFolders(plan.workingFolder)
+        for sight in sights { try sight.show(followsLinks: plan.root == .memory) }
         if plan.root == .memory { try MountTree.forbidWriting(at: "/") }
         try MountTree.go(to: plan.workingFolder)
     }
 
     private func makeDevices(_ faultMinor: UInt32?) throws {
         for folder in ["/", "/dev", "/dev/net", "/run"] {
-            // What was mounted into the root before could be behind a link.
-            guard try FileTree.isFolder(folder) else {
-                throw HostError("use what is no folder", folder, code: HostError.ioCode)
-            }
-            try FileTree.setMode(folder, 0o700)
-            try FileTree.give(folder, user: plan.user, group: plan.group)
+            try Place(folder, followsLinks: false).makeFolder(
+                mode: 0o700, user: plan.user, group: plan.group)
         }
         var devices: [(path: String, major: UInt32, minor: UInt32)] = [
             ("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9),
@@ -120,8 +117,8 @@ package struct Jail {
         if let faultMinor { devices.append(("/dev/userfaultfd", 10, faultMinor)) }
         for device in devices where plan.devices.contains(device.path) {
             do throws(HostError) {
-                try FileTree.makeDevice(device.path, major: device.major, minor: device.minor)
-                try FileTree.give(device.path, user: plan.user, group: plan.group)
+                try Place(device.path, followsLinks: false).makeDevice(
+                    major: device.major, minor: device.minor, user: plan.user, group: plan.group)
             } catch {
                 // As Firecracker's jailer, and for the same reason: few programs miss it.
                 guard device.path == "/dev/urandom" else { throw error }
@@ -160,15 +157,10 @@ package struct Jail {
         }
 
         /// Inside of the jail.
-        func show() throws(HostError) {
-            if try view.kind() == .directory {
-                try FileTree.makeFolders(name)
-            } else {
-                try FileTree.makeFolders(
-                    String(name[..<(name.lastIndex(of: "/") ?? name.startIndex)]))
-                try FileTree.makeFile(name)
-            }
-            try view.show(at: name)
+        func show(followsLinks: Bool) throws(HostError) {
+            let place = try Place(name, followsLinks: followsLinks)
+            let isFolder = try view.kind() == .directory
+            try view.show(at: isFolder ? place.makeFolder() : place.makeFile())
         }
     }
 
@@ -186,20 +178,28 @@ package struct Jail {
         if plan.hasOwnProcesses { try Namespaces.make(.processes) }
         if plan.hasOwnProcesses || plan.waits && !plan.isDaemon {
             if plan.waits { SoleThread.holdSignals() }
+            let command = try SoleThread.handle()
             if case .parent(let child) = try SoleThread.fork() {
                 try note(child)
                 return plan.waits && !plan.isDaemon ? SoleThread.wait(for: child) : 0
             }
             // The terminal goes on with the command that ended.
             if !plan.waits, !plan.isDaemon { try SoleThread.beginSession() }
+            try becomeUser()
+            // Behind it, for the kernel forgets this when the user changes.
+            if plan.waits, !plan.isDaemon { SoleThread.end(with: command) }
         } else {
             try note(ProcessIdentifier.current)
+            try becomeUser()
         }
-        try SoleThread.become(user: plan.user, group: plan.group)
-        if plan.waits, !plan.isDaemon { SoleThread.endWithParent() }
-        try Privileges.forbidNew()
         let words = [plan.program] + timing + plan.arguments
         try SoleThread.execute("/\(plan.program)", words)
+    }
+
+    private func becomeUser() throws(HostError) {
+        try SoleThread.become(user: plan.user, group: plan.group)
+        if let capabilities = plan.capabilities { try Privileges.bound(to: capabilities) }
+        try Privileges.forbidNew()
     }
 
     /// Leaves the program's number, as the host counts, in the jail. A file that is there belongs

@@ -59,6 +59,8 @@ package struct JailPlan: Sendable {
     /// The command stays, hands on signals, and ends with the program's status.
     package var waits = false
     package var groups: ControlGroups?
+    /// Of root's, those that the program may have; nil: all that its user has.
+    package var capabilities: Capabilities?
     package var limits: [(limit: SoleThread.Limit, value: UInt64)] = []
     package var exposures: [Exposure] = []
     /// Descriptors that the program gets, besides the standard streams.

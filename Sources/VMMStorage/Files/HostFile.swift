@@ -40,8 +40,8 @@ package final class HostFile: ImageFile {
         self.isReadOnly = isReadOnly
         let links: FileDescriptor.OpenOptions = isPlain ? .noFollow : []
         let access: FileDescriptor.OpenOptions = isReadOnly ? .readOnly : .readWrite
-        // A device notices when it is opened, and a FIFO waits: what is neither file nor disk is
-        // not opened, also when somebody exchanges it meanwhile.
+        // A device notices when it is opened: what is neither file nor disk is not. Who exchanges it
+        // meanwhile has his device opened, without a wait, but not used.
         try Self.requireDisk(Self.open(path, [.pathOnly, links]), isPlain)
         calls = try Self.open(path, [access, .nonBlocking, links])
         try Self.requireDisk(calls, isPlain)
@@ -90,7 +90,7 @@ package final class HostFile: ImageFile {
         case .blockDevice: throw .invalid("is a block device; a file is needed")
         case .directory:
             throw .invalid("is a directory; a file or a block device is needed")
-        case .characterDevice, .other:
+        case .characterDevice, .symbolicLink, .other:
             throw .invalid("is neither a file nor a block device")
         }
     }

@@ -68,35 +68,47 @@ struct HostCheck {
     private static func filters() -> HostCheck {
         let isThere = SystemCallFilter.isThere
         return HostCheck(
-            name: "seccomp", state: isThere ? .good : .failed,
+            name: "seccomp", state: isThere ? .good : .missing,
             detail: isThere
                 ? "filters of system calls"
                 : "no filters of system calls: a monitor starts with --seccomp false alone")
     }
 
     private static func namespaces() -> HostCheck {
+        do throws(HostError) {
+            try Namespaces.tryUsers()
+            return HostCheck(name: "user namespaces", state: .good, detail: "may be made")
+        } catch {
+            let reason = namespaceSetting() ?? error.reason
+            return HostCheck(
+                name: "user namespaces", state: .missing,
+                detail: "\(reason): jails are for root alone")
+        }
+    }
+
+    /// What forbids them, as far as a setting tells.
+    private static func namespaceSetting() -> String? {
         let limit = text("/proc/sys/user/max_user_namespaces").flatMap { Int($0) } ?? 0
         let isForbidden = text("/proc/sys/kernel/unprivileged_userns_clone") == "0"
         let isRestricted = text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
-        let reason =
-            limit == 0
-            ? "none are allowed (user.max_user_namespaces)"
-            : isForbidden
-                ? "for root alone (kernel.unprivileged_userns_clone)"
-                : isRestricted ? "only for programs with an AppArmor profile" : nil
-        return HostCheck(
-            name: "user namespaces", state: reason == nil ? .good : .missing,
-            detail: reason ?? "up to \(limit)")
+        if limit == 0 { return "none are allowed (user.max_user_namespaces)" }
+        if isForbidden { return "not for users (kernel.unprivileged_userns_clone)" }
+        return isRestricted ? "only for programs with an AppArmor profile" : nil
     }
 
     private static func cgroup() -> HostCheck {
-        if let controllers = text("/sys/fs/cgroup/cgroup.controllers") {
-            return HostCheck(name: "cgroup", state: .good, detail: "version 2: \(controllers)")
+        let mount = "/sys/fs/cgroup"
+        let controllers = text("\(mount)/cgroup.controllers")
+        // Each controller of version 1 has a mount of its own.
+        let old = ["memory", "cpu", "pids"].map { "\(mount)/\($0)" }.first(where: exists)
+        guard let folder = controllers == nil ? old : mount else {
+            return HostCheck(name: "cgroup", state: .missing, detail: "not mounted at \(mount)")
         }
-        let isOld = exists("/sys/fs/cgroup/memory") || exists("/sys/fs/cgroup/cpu")
+        let mayMake = FileTree.isWritable(folder)
         return HostCheck(
-            name: "cgroup", state: isOld ? .good : .missing,
-            detail: isOld ? "version 1" : "not mounted at /sys/fs/cgroup")
+            name: "cgroup", state: mayMake ? .good : .missing,
+            detail: (controllers.map { "version 2: \($0)" } ?? "version 1")
+                + (mayMake ? "" : "; groups are not this user's to make"))
     }
 
     private static func hugePages() -> HostCheck {

@@ -135,8 +135,7 @@ struct JailCommand: ParsableCommand {
             groups.settings.append(setting)
         }
         // Without settings only the group above, of version 2, is something to be in.
-        let isNeeded = !cgroup.isEmpty || cgroupVersion == .two && parentCgroup != nil
-        return isNeeded ? groups : nil
+        return cgroup.isEmpty && cgroupVersion == .one ? nil : groups
     }
 }
 

@@ -53,6 +53,10 @@ struct RunCommand: ParsableCommand {
             root: .memory)
         plan.arguments = arguments
         plan.isRootless = SoleThread.user != 0
+        if !plan.isRootless {
+            plan.capabilities =
+                options.usesHostNetwork ? [.files, .networkAdministration] : .files
+        }
         plan.network = options.usesHostNetwork ? .host : .own
         plan.hasOwnProcesses = true
         plan.waits = true
@@ -75,7 +79,10 @@ struct RunCommand: ParsableCommand {
                 throw ToolError("a socket in '/' would put all of the host into the jail")
             }
             let isWritten = isFolder || file.access.contains(.write)
-            if isWritten, !isFolder, FileTree.kind(path) == nil { try FileTree.makeFile(path) }
+            if isWritten, !isFolder, FileTree.kind(path) == nil {
+                // Not waiting, if a FIFO has come there since.
+                _ = try FileDescriptor.open(path, [.writeOnly, .create, .nonBlocking])
+            }
             // What is not there is the monitor's to complain of.
             guard FileTree.kind(path) != nil else { continue }
             writable[path] = writable[path] ?? false || isWritten

@@ -124,7 +124,8 @@ struct VHDImageTests {
         try image.write([UInt8](repeating: 5, count: 65536).span, at: 65536)
         try image.close()
         var scattered = file.bytes
-        scattered.replaceSubrange(4096 - 512..<4096 - 512 + 16, with: repeatElement(0xaa, count: 16))
+        let bitmap = 4096 - 512..<4096 - 512 + 16
+        scattered.replaceSubrange(bitmap, with: repeatElement(0xaa, count: 16))
 
         let faulty = FaultyFile(MemoryFile(scattered), rules: [], seed: 1)
         let reopened = try VHDImage.open(faulty)
