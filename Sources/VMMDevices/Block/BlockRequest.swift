@@ -93,7 +93,8 @@ enum BlockRequest: Equatable {
             return .refuse(.unsupported)
         }
         let bytes = UInt64(sectors) * Disk.sectorSize
-        guard isDiscard || sectors <= BlockLimits.maximumZeroSectors,
+        let most = isDiscard ? BlockLimits.maximumDiscardSectors : BlockLimits.maximumZeroSectors
+        guard sectors <= most,
             !disk.refusesChange(at: sector),
             let offset = transfer(sector, bytes, disk)
         else { return .refuse(.ioError) }
@@ -114,6 +115,9 @@ struct BlockLimits {
     static let maximumTransfer: UInt64 = 32 << 20
     /// 16 MiB a request: what is written by hand where the file cannot zero a range.
     static let maximumZeroSectors: UInt32 = 32768
+
+    /// 4 GiB a request, in whole bytes of 32 bits.
+    static let maximumDiscardSectors = UInt32.max / UInt32(Disk.sectorSize)
 
     /// Of this moment: a disk may grow.
     var sectorCount: UInt64 { disk.sectorCount }

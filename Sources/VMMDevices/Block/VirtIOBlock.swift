@@ -87,7 +87,7 @@ package final class VirtIOBlock: VirtIODevice {
         bytes.append(UInt8(cache.isWriteback ? 1 : 0))
         bytes.append(UInt8(0))
         bytes.append(UInt16(queueSizes.count))
-        bytes.append(UInt32.max / sectorSize)
+        bytes.append(BlockLimits.maximumDiscardSectors)
         bytes.append(UInt32(1))
         bytes.append(max(1, blockSectors))
         bytes.append(BlockLimits.maximumZeroSectors)

@@ -143,12 +143,23 @@ package final class Disk: Sendable {
     func giveBack(_ used: DiskCounters) { counters.withLock { $0.free.append(used) } }
 
     var hasLostWrites: Bool { lostWrites.load(ordering: .acquiring) }
-    func setLostWrites() { lostWrites.store(true, ordering: .releasing) }
+
+    /// An engine was told. The image must not take what it flushes later, its tables, for stable.
+    func setLostWrites() {
+        lostWrites.store(true, ordering: .releasing)
+        lane.post { image, _ in
+            for file in image.files { file.setLostWrites() }
+        }
+    }
 
     /// What an image makes stable of its own accord, behind tables for example, may fail there.
     func noteLostWrites(of image: any DiskImage) {
-        if image.files.contains(where: \.hasLostWrites) { setLostWrites() }
+        guard image.files.contains(where: \.hasLostWrites) else { return }
+        lostWrites.store(true, ordering: .releasing)
     }
+
+    /// Said once: drivers have engines made as often as they like.
+    private static let lackOfRings: Void = Log.info("disk: the kernel allows no io_uring")
 
     /// The engine asked for, else the first one that the kernel allows; nil where the slow lane
     /// does all.
@@ -161,7 +172,7 @@ package final class Disk: Sendable {
         case .synchronous: return nil
         case nil:
             if let ring = try? RingEngine(files, depth: depth) { return ring }
-            Log.info("disk: the kernel allows no io_uring")
+            _ = Self.lackOfRings
             return allowsAIO ? try? AIOEngine(files, depth: depth) : nil
         }
     }

@@ -56,6 +56,8 @@ package final class DiskQueue {
     private static let longRange: UInt64 = 64 << 20
     /// Zeros above this are filled in by the slow lane: a request costs the loop little.
     private static let longZeros: UInt64 = 1 << 20
+    /// Zeros that the loop fills in between two looks at the clock, which is once a batch.
+    private static let batchZeros: UInt64 = 8 << 20
 
     private let disk: Disk
     private let engine: (any DiskEngine)?
@@ -73,6 +75,7 @@ package final class DiskQueue {
     /// Looking into an empty mailbox is a system call: nobody looks while nothing can be there.
     private var onSlowLane = 0
     private var now: UInt64 = 0
+    private var zerosLeft = DiskQueue.batchZeros
 
     /// `depth`: the most requests at once.
     package init(_ disk: Disk, depth: Int, clock: any HostClock) throws(HostError) {
@@ -102,7 +105,10 @@ package final class DiskQueue {
 
     /// Takes the time of the requests and answers that follow: once a batch is exact enough for
     /// microseconds.
-    package func takeTime() { now = clock.monotonicNanoseconds() }
+    package func takeTime() {
+        now = clock.monotonicNanoseconds()
+        zerosLeft = Self.batchZeros
+    }
 
     /// Takes a request; its vector stays untouched by others until the completion.
     package func start(_ request: DiskRequest, slot: Int) {
@@ -238,7 +244,9 @@ extension DiskQueue {
                 vector.limit(to: extent.count)
                 enqueue(slot, .read(vector, offset: place), on: file, extent.count)
                 return
-            case .zeros where slots[slot].done + extent.count <= Self.longZeros:
+            case .zeros
+            where slots[slot].done + extent.count <= Self.longZeros && extent.count <= zerosLeft:
+                zerosLeft -= extent.count
                 vector.fillZeros(extent.count)
                 vector.removeFirst(Int(clamping: extent.count))
                 slots[slot].done += extent.count

@@ -146,13 +146,13 @@ package final class HostFile: ImageFile {
         do throws(HostError) {
             try calls.synchronize()
         } catch {
-            lostWrites.store(true, ordering: .releasing)
+            setLostWrites()
             throw error
         }
     }
 
-    /// A `synchronize` has failed.
     package var hasLostWrites: Bool { lostWrites.load(ordering: .acquiring) }
+    package func setLostWrites() { lostWrites.store(true, ordering: .releasing) }
 
     package func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>? {
         try calls.allocatedRange(from: offset)

@@ -38,6 +38,9 @@ package final class ExtentMap: Sendable {
     /// 2048 slices of 4 KiB: 8 MiB, with clusters of 64 KiB the map of 64 GiB.
     private static let sliceLimit = 2048
 
+    /// Granules that one answer joins at most: a bound on the time under the lock.
+    private static let stretchLimit: UInt64 = 4096
+
     /// 512 consecutive granules: each entry is a file offset (a multiple of 512) and, in the bits
     /// below, the kind, the file and the right to write.
     private struct Slice {
@@ -144,7 +147,7 @@ package final class ExtentMap: Sendable {
         var count = (1 << granuleShift) - inside
         var granule = first
         var next = entry
-        while count < limit {
+        while count < limit, granule - first < Self.stretchLimit {
             granule += 1
             next &+= step
             guard Self.entry(granule, in: slices) == next else { break }

@@ -17,6 +17,9 @@ package struct ImageOptions: Sendable {
     package var isForRepair = false
     /// The images above this one in a backing chain; nil for one that is no host file.
     var chain: [Identity?] = []
+    /// What this image and those below it may hold in tables that are read as a whole. Those of
+    /// 16 TiB in clusters of 64 KiB are 2 MiB.
+    var tableByteLimit: UInt64 = 128 << 20
 
     /// One file of this host, whatever its name.
     struct Identity: Equatable, Sendable {

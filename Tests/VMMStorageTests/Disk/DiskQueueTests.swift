@@ -127,6 +127,19 @@ struct DiskQueueTests {
         #expect(disk.close() == nil)
     }
 
+    @Test("what an engine could not make stable is not what an image closes as stable")
+    func lostWrites() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("disk.vhd")
+        try Data().write(to: URL(filePath: path))
+        let host = try HostFile(path: path, isReadOnly: false, lock: .none)
+        try VHDImage.createDynamic(on: host, byteCount: 8 << 20, blockByteCount: 1 << 16)
+        let disk = try Disk(VHDImage.open(host), DiskOptions())
+        disk.setLostWrites()
+        #expect(disk.hasLostWrites)
+        #expect(disk.close() != nil)
+    }
+
     @Test("a queue comes to rest without what the limit holds, which goes when it is released")
     func settles() throws {
         let directory = try TemporaryDirectory()

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
-import VMMStorage
 import VMMTestSupport
+
+@testable import VMMStorage
 
 @Suite("VHDXImage")
 struct VHDXImageTests {
@@ -278,6 +279,25 @@ struct VHDXImageTests {
 
         #expect(try bytes(of: image, 0..<1) == [1])
         #expect(try bytes(of: image, Self.block..<Self.block + 1) == [0])
+    }
+
+    @Test("a log clears tables, and no terabytes")
+    func longZeros() throws {
+        var left = try cut(after: 1)
+        // The second entry's descriptor, behind its header, becomes one of zeros.
+        let entry = 1 << 20 + 2 * 4096
+        func clear(_ count: UInt64) throws -> [UInt8] {
+            var bytes = Array(left[entry..<entry + 4096])
+            bytes.replaceSubrange(64..<68, with: "zero".utf8)
+            bytes.storeLittleEndian(UInt32(4096), at: 8)
+            bytes.storeLittleEndian(count, at: 72)
+            bytes.storeLittleEndian(UInt64(1) << 40, at: 80)
+            CRC32C.seal(&bytes, at: 4)
+            left.replaceSubrange(entry..<entry + 4096, with: bytes)
+            return left
+        }
+        #expect(try refusal(clear(2 << 30)).contains("more than 1 GiB"))
+        #expect(try refusal(clear(1 << 30)) == "")
     }
 
     // MARK: bad images

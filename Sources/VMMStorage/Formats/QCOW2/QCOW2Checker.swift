@@ -8,7 +8,7 @@ struct QCOW2Checker {
     private let file: any ImageFile
     private let geometry: QCOW2Geometry
     private let fileClusters: UInt64
-    private(set) var references = QCOW2References()
+    private(set) var references: QCOW2References
     private(set) var report = ImageCheck()
     /// L2 tables, and how many L1 entries name them.
     private var tables: [UInt64: UInt32] = [:]
@@ -23,6 +23,7 @@ struct QCOW2Checker {
     init(_ image: QCOW2Image) throws(ImageError) {
         self.image = image
         file = image.file
+        references = QCOW2References(chunkLimit: image.referenceLimit)
         geometry = image.geometry
         let file = file
         fileClusters = geometry.clusters(

@@ -20,6 +20,8 @@ package final class QCOW2Image: DiskImage {
     /// Pieces of L2 tables, as they shall be.
     let tables: QCOW2TableCache
     var refcounts: QCOW2Refcounts
+    /// Chunks of references that a check may have in memory.
+    let referenceLimit: Int
     /// Why nothing may be written any more: the image contradicts itself.
     var damage: String?
     /// The compressed cluster that was read last: small reads in a row unpack it once.
@@ -33,6 +35,17 @@ package final class QCOW2Image: DiskImage {
         self.file = file
         header = try QCOW2Header(file)
         let geometry = header.geometry
+        referenceLimit =
+            options.isForRepair || file.isReadOnly
+            ? QCOW2References.largestChunkLimit : Self.mendChunkLimit
+        var options = options
+        let tableByteCount =
+            UInt64(header.l1Entries) * 8
+            + UInt64(header.refcountTableClusters) * geometry.clusterSize
+        guard tableByteCount <= options.tableByteLimit else {
+            throw .unsupported("tables of more than 128 MiB in its chain")
+        }
+        options.tableByteLimit -= tableByteCount
         let fileByteCount = try hosted { () throws(HostError) in try file.byteCount() }
         l1 = try Self.table(
             file, at: header.l1Offset, count: UInt64(header.l1Entries), fileByteCount, "L1")
@@ -71,6 +84,8 @@ package final class QCOW2Image: DiskImage {
     /// Reference counts that are mended while a machine waits: those of 4 TiB in clusters of
     /// 64 KiB, which take some seconds.
     private static let mendLimit: UInt64 = 1 << 26
+    /// And their memory: 75 MiB, enough for 1 TiB in such clusters.
+    private static let mendChunkLimit = 1 << 17
 
     private func prepareForWriting(_ options: ImageOptions) throws(ImageError) {
         let isCorrupt = header.incompatible & QCOW2Header.corrupt != 0

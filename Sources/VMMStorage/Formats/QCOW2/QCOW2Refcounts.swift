@@ -20,6 +20,8 @@ final class QCOW2Refcounts {
     /// From here on no cluster was ever used while the file was open, nor existed before: it reads
     /// as zeros.
     private(set) var freshFrom: UInt64
+    /// Nothing was found free in a long search: there will be no second one.
+    private var isFull = false
     /// References given up whose end is not durable yet.
     private var released: [(cluster: UInt64, isData: Bool)] = []
     /// Free, but once published as guest data: not to be given out while the image is open.
@@ -83,15 +85,24 @@ final class QCOW2Refcounts {
     // MARK: giving out
 
     /// Counts that one request looks at: of 1 TiB in clusters of 64 KiB, about a second's work.
-    private static let scanLimit: UInt64 = 1 << 24
+    var scanLimit: UInt64 = 1 << 24
+    private static let full = ImageError.corrupt("its refcounts leave nothing free behind its end")
 
     /// Between 1 and `limit` clusters in a row, now with one reference each; nil when the refcount
     /// table has to grow first.
     func allocate(_ limit: UInt64) throws(ImageError) -> Range<UInt64>? {
+        guard !isFull else { throw Self.full }
         var cluster = firstFree
+        var scanned: UInt64 = 0
         while true {
-            // Looked at in vain for long enough: there is room behind the file's end.
-            if cluster - firstFree == Self.scanLimit { cluster = max(cluster, freshFrom) }
+            // Looked at in vain for long enough: there is room behind the file's end. Who counts
+            // that as used, too, is not believed.
+            if scanned == scanLimit { cluster = max(cluster, freshFrom) }
+            if scanned == 2 * scanLimit {
+                isFull = true
+                throw Self.full
+            }
+            scanned += 1
             let index = cluster / geometry.refcountsPerBlock
             guard index < UInt64(table.count) else { return nil }
             if table[Int(index)] == 0 {

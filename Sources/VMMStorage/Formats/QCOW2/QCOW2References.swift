@@ -4,14 +4,17 @@ struct QCOW2References {
     private var chunks: [UInt64: [UInt32]] = [:]
     private static let chunkLength: UInt64 = 128
     /// 600 MiB: enough for 8 TiB of clusters of 64 KiB.
-    private static let chunkLimit = 1 << 20
+    static let largestChunkLimit = 1 << 20
+    private let chunkLimit: Int
     private(set) var end: UInt64 = 0
+
+    init(chunkLimit: Int) { self.chunkLimit = chunkLimit }
 
     mutating func add(_ cluster: UInt64, weight: UInt32 = 1) throws(ImageError) {
         let key = cluster / Self.chunkLength
         let index = Int(cluster % Self.chunkLength)
         if chunks[key] == nil {
-            guard chunks.count < Self.chunkLimit else {
+            guard chunks.count < chunkLimit else {
                 throw .unsupported("more clusters than a check has memory for")
             }
             chunks[key] = [UInt32](repeating: 0, count: Int(Self.chunkLength))

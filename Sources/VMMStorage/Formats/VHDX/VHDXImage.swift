@@ -136,6 +136,8 @@ package final class VHDXImage: MappedImage {
 
     /// Room for a block at the file's end, all zeros: it is what the file gains.
     private func add(_ block: UInt64) throws(ImageError) -> UInt64 {
+        // First: where a flush fails, the pages that wait for one do not grow more.
+        if table.changedCount >= Self.changeLimit { try flush() }
         let start = fileEnd.roundedUp(to: VHDXLayout.alignment)
         try hosted { () throws(HostError) in try file.resize(to: start + blockByteCount) }
         fileEnd = start + blockByteCount
@@ -143,7 +145,6 @@ package final class VHDXImage: MappedImage {
         entry.storeLittleEndian(start | State.present.rawValue, at: 0)
         try table.store(entry, at: layout.entryPosition(block))
         extents.setUnflushedMetadata(true)
-        if table.changedCount >= Self.changeLimit { try flush() }
         return start
     }
 

@@ -8,6 +8,8 @@ struct VHDXLog {
     static let pageLimit = 63
     /// Logs of 1 MiB are what everybody makes; of more than this none is applied.
     private static let replayLimit: UInt64 = 16 << 20
+    /// A log is there for tables. On a file system without holes zeros take their time.
+    private static let zeroLimit: UInt64 = 1 << 30
     /// The longest file that an entry may ask for: the largest disk and its tables, twice.
     private static let fileLimit: UInt64 = 128 << 40
 
@@ -64,10 +66,17 @@ struct VHDXLog {
         guard range.count <= Self.replayLimit else {
             throw .unsupported("a log of more than 16 MiB")
         }
+        var zeroed: UInt64 = 0
         for entry in try sequence(of: try entries(of: id)) {
             let bytes = try bytes(at: entry.position, count: entry.outline.byteCount)
             guard let content = VHDXLogEntry(bytes) else {
                 throw .corrupt("its log changed while it was read")
+            }
+            for change in content.changes where change.sector == nil {
+                zeroed += min(change.count, Self.zeroLimit + 1)
+                guard zeroed <= Self.zeroLimit else {
+                    throw .unsupported("a log that clears more than 1 GiB")
+                }
             }
             try apply(content)
         }
