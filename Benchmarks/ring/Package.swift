@@ -25,6 +25,8 @@ let package = Package(
             name: "ring-benchmark",
             dependencies: ["VMMBase", "VMMHost", "VMMVirtIO", "CAllocationCount"]),
         .executableTarget(
+            name: "filter-benchmark", dependencies: ["VMMBase", "VMMHost", "VMMSandbox"]),
+        .executableTarget(
             name: "block-benchmark",
             dependencies: [
                 "VMMBase", "VMMHost", "VMMStorage", "VMMVirtIO", "VMMDevices", "CAllocationCount",

@@ -10,6 +10,10 @@ struct ForbiddenWordTests {
             ("as!", /as!/),
             ("fatalError", /fatalError\(/),
             ("force unwrap", /[A-Za-z0-9_\])]!(?=[.\s)\],;]|$)(?!=)/),
+            (
+                "unchecked conversion",
+                /\b(?:unsafeBitCast|unsafeDowncast|unsafelyUnwrapped|uncheckedBounds|unchecked:)/
+            ),
             ("unfinished work", /TODO|FIXME|XXX/),
             ("sleep", /\b(?:u|nano)?sleep\(/),
             ("unowned(unsafe)", /unowned\(unsafe\)/),
