@@ -6,7 +6,8 @@ import VMMTestSupport
 import VMMVirtIO
 
 /// The input is what a guest does to a PCI bus: configuration space by both ways, capabilities,
-/// BARs that are moved under a driver, functions that go.
+/// BARs that are moved under a driver, functions that go. A panic device stands beside the one of
+/// virtio.
 enum PCITarget: FuzzTarget {
     static let name = "pci"
 
@@ -15,6 +16,7 @@ enum PCITarget: FuzzTarget {
     }
 
     private static let stepLimit = 128
+    private static let panicPlace = GuestAddress(0xe000_0000)
     /// The command register with memory decoding on, and the BAR where the rig has it.
     private static let home: [(register: UInt64, value: UInt64)] = [
         (0x10, TransportRig.address & 0xffff_ffff), (0x14, TransportRig.address >> 32), (0x04, 2),
@@ -35,6 +37,9 @@ enum PCITarget: FuzzTarget {
             [0] + write(0x04, 0) + write(0x10, UInt64(UInt32.max)) + write(0x10, 0xd000_0000)
                 + write(0x14, 0) + write(0x04, 6),
             [1] + select + [Step.portRead.rawValue, 4, 2, Step.hide.rawValue],
+            // The panic device: memory decoding on, and both events to its register.
+            [0] + write(0x4004, 2) + [Step.memory.rawValue]
+                + FuzzInput.bytes(panicPlace.rawValue) + [0] + FuzzInput.bytes(UInt64(3)),
         ]
     }
 
@@ -45,8 +50,17 @@ enum PCITarget: FuzzTarget {
             defer { rig.end() }
             guard let function = rig.function else { return }
             let root = PCIRoot()
-            guard let place = root.attach(function) else { return }
-            for _ in 0..<stepLimit where !input.isEmpty { step(&input, rig, root, place.device) }
+            let panic = PanicDevice(
+                on: rig.bus, at: panicPlace, limiter: LogLimiter(clock: SystemClock())
+            ) { event in
+                precondition(event == "panic" || event == "crash_loaded", "what there is to tell")
+            }
+            defer { panic.unplug() }
+            guard let place = root.attach(function), let other = root.attach(panic) else { return }
+            let devices = (place.device, other.device)
+            for _ in 0..<stepLimit where !input.isEmpty { step(&input, rig, root, devices) }
+            // Or it may lie where the function's BAR goes.
+            panic.unplug()
             for (register, value) in home {
                 function.writeConfiguration(
                     at: Int(register), width: .doubleWord, value: UInt32(value))
@@ -58,14 +72,15 @@ enum PCITarget: FuzzTarget {
     }
 
     private static func step(
-        _ input: inout FuzzInput, _ rig: TransportRig, _ root: PCIRoot, _ device: UInt8
+        _ input: inout FuzzInput, _ rig: TransportRig, _ root: PCIRoot,
+        _ devices: (UInt8, UInt8)
     ) {
         switch Step.allCases[Int(input.next(UInt8.self)) % Step.allCases.count] {
         case .ecamWrite:
-            let (offset, width) = ecamPlace(&input, device)
+            let (offset, width) = ecamPlace(&input, devices)
             root.ecam.write(offset: offset, width: width, value: input.next())
         case .ecamRead:
-            let (offset, width) = ecamPlace(&input, device)
+            let (offset, width) = ecamPlace(&input, devices)
             _ = root.ecam.read(offset: offset, width: width)
         case .portWrite:
             let offset = UInt64(input.next(UInt8.self) % 8)
@@ -79,15 +94,17 @@ enum PCITarget: FuzzTarget {
             let address = input.next(UInt64.self)
             rig.bus.write(address: address, width: width(&input), value: input.next())
             _ = rig.bus.read(address: address, width: .doubleWord)
-        case .hide: root.hide(device: device)
+        case .hide:
+            root.hide(device: input.next(UInt8.self) & 1 == 0 ? devices.0 : devices.1)
         }
     }
 
-    /// Mostly the function's own 4 KiB.
+    /// Mostly the functions' own 4 KiB.
     private static func ecamPlace(
-        _ input: inout FuzzInput, _ device: UInt8
+        _ input: inout FuzzInput, _ devices: (UInt8, UInt8)
     ) -> (offset: UInt64, width: AccessWidth) {
         let word = input.next(UInt16.self)
+        let device = word & 0x4000 == 0 ? devices.0 : devices.1
         let base = word & 0x8000 == 0 ? UInt64(device) << 15 : UInt64(word & 0x7000) << 5
         return (base + UInt64(word & 0xfff), width(&input))
     }

@@ -4,10 +4,13 @@ import VMMStorage
 import VMMTestSupport
 import VMMVirtIO
 
-/// The devices that inputs drive through a transport; those of networks and vsock have targets of
-/// their own.
+/// The devices that inputs drive through a transport; networks have a target of their own, and
+/// what passes through vsock has one, too.
 enum RigDevice: UInt8, CaseIterable {
-    case entropy, console, watchdog, block
+    case entropy, console, watchdog, block, vsock
+
+    /// Several fuzzers may run at once.
+    private static let identity = UInt64.random(in: 0 ... .max)
 
     /// The rings' format and the device, as the input's first byte says.
     static func make(
@@ -36,6 +39,11 @@ enum RigDevice: UInt8, CaseIterable {
             let disk = try Disk(RawImage(file), DiskOptions())
             return VirtIOBlock(
                 id: "fuzz", disk: disk, queueSizes: [128, 16], serial: nil, clock: SystemClock())
+        case .vsock:
+            let listener = try UnixListener(
+                path: "/tmp/swiftlet-fuzz-\(Self.identity)", backlog: 4, isPrivate: true)
+            return try VirtIOVsock(
+                id: "fuzz", guest: 3, listener: listener, clock: SystemClock(), limit: 4)
         }
     }
 }
