@@ -85,6 +85,18 @@ struct SandboxTests {
         ].merging(changes) { $1 }
     }
 
+    @Test("a rule for what is not there is refused with a sentence")
+    func missingRule() throws {
+        let kernel = try scratch.file("kernel", LifecycleTests.kernel([0xf4, 0xeb, 0xfd]))
+        let rule = "path=\(scratch("nothing")),access=r"
+        let guest = try Guest(
+            [try Bed.monitor, "--kernel", kernel, "--landlock-rules", rule], in: scratch)
+        #expect(try guest.waitForExit() == 1)
+        let told = guest.errors.text
+        #expect(told.contains("there is no such file or folder"), "\(told)")
+        #expect(told.contains(scratch("nothing")))
+    }
+
     @Test("a boot that fails, and one that succeeds behind it, leave no thread unconfined")
     func secondBoot() throws {
         let guest = try Guest(

@@ -114,9 +114,16 @@ package final class MachineSandbox {
             return
         }
         let reached = reachable(configuration, machine)
+        let listed = (options.rules + configuration.landlockRules).map(\.file)
         let rules = try LandlockRules(version: landlockVersion)
         for file in reached { try rules.allow(file.path, file.access) }
-        control = (rules, reached)
+        // A rule for what is not there would do nothing, and its user would learn of it much later.
+        for file in listed where try !rules.allow(file.path, file.access) {
+            throw ConfigurationProblem(
+                option: "\(LandlockRule.option) path", value: file.path,
+                reason: "there is no such file or folder")
+        }
+        control = (rules, reached + listed)
     }
 
     /// What a configuration says may be more than the command line says, not less.
@@ -149,8 +156,7 @@ package final class MachineSandbox {
     private func reachable(
         _ configuration: MachineConfiguration, _ machine: any BootableMachine
     ) -> [SandboxFile] {
-        let rules = options.rules + configuration.landlockRules
-        var files = machine.files + rules.map(\.file)
+        var files = machine.files
         if let socket = options.apiSocket { files.append(.socket(socket)) }
         guard takesRequests else { return files }
         for path in [configuration.kernel, configuration.initramfs].compactMap({ $0 }) {

@@ -404,12 +404,12 @@ extension DiskQueue {
         case .read(let vector, let offset):
             let lent = LentVector(vector)
             answer(slot, mailbox) { image, buffer throws(ImageError) in
-                try Self.read(image, into: lent.vector, at: offset + done, &buffer)
+                try image.read(into: lent.vector, at: offset + done, through: &buffer)
             }
         case .write(let vector, let offset):
             let lent = LentVector(vector)
             answer(slot, mailbox) { image, buffer throws(ImageError) in
-                try Self.write(image, lent.vector, at: offset + done, &buffer)
+                try image.write(lent.vector, at: offset + done, through: &buffer)
             }
         case .flush:
             answer(slot, mailbox) { [disk] image, _ throws(ImageError) in
@@ -452,37 +452,6 @@ extension DiskQueue {
                 Log.debug("disk: \(error)")
                 mailbox.put(Letter(slot: slot, code: error.code))
             }
-        }
-    }
-
-    private static func read(
-        _ image: any DiskImage, into vector: GuestVector, at offset: UInt64,
-        _ buffer: inout [UInt8]
-    ) throws(ImageError) {
-        var place = offset
-        while vector.byteCount > 0 {
-            let count = Int(min(vector.byteCount, UInt64(SlowLane.bufferByteCount)))
-            buffer.removeAll(keepingCapacity: true)
-            buffer.append(contentsOf: repeatElement(0, count: count))
-            var piece = buffer.mutableSpan
-            try image.read(into: &piece, at: place)
-            vector.copyIn(buffer.span)
-            vector.removeFirst(count)
-            place += UInt64(count)
-        }
-    }
-
-    private static func write(
-        _ image: any DiskImage, _ vector: GuestVector, at offset: UInt64, _ buffer: inout [UInt8]
-    ) throws(ImageError) {
-        var place = offset
-        while vector.byteCount > 0 {
-            let count = Int(min(vector.byteCount, UInt64(SlowLane.bufferByteCount)))
-            buffer.removeAll(keepingCapacity: true)
-            vector.copyOut(into: &buffer, limit: count)
-            try image.write(buffer.span, at: place)
-            vector.removeFirst(count)
-            place += UInt64(count)
         }
     }
 }

@@ -81,3 +81,37 @@ package final class SlowLane: Sendable {
         }
     }
 }
+
+// What a lane's jobs have in common: the guest's memory is read and written in pieces of
+// `SlowLane.bufferByteCount` bytes, through the lane's buffer.
+extension DiskImage {
+    func read(
+        into vector: GuestVector, at offset: UInt64, through buffer: inout [UInt8]
+    ) throws(ImageError) {
+        var place = offset
+        while vector.byteCount > 0 {
+            let count = Int(min(vector.byteCount, UInt64(SlowLane.bufferByteCount)))
+            buffer.removeAll(keepingCapacity: true)
+            buffer.append(contentsOf: repeatElement(0, count: count))
+            var piece = buffer.mutableSpan
+            try read(into: &piece, at: place)
+            vector.copyIn(buffer.span)
+            vector.removeFirst(count)
+            place += UInt64(count)
+        }
+    }
+
+    func write(
+        _ vector: GuestVector, at offset: UInt64, through buffer: inout [UInt8]
+    ) throws(ImageError) {
+        var place = offset
+        while vector.byteCount > 0 {
+            let count = Int(min(vector.byteCount, UInt64(SlowLane.bufferByteCount)))
+            buffer.removeAll(keepingCapacity: true)
+            vector.copyOut(into: &buffer, limit: count)
+            try write(buffer.span, at: place)
+            vector.removeFirst(count)
+            place += UInt64(count)
+        }
+    }
+}

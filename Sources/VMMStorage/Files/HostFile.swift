@@ -40,8 +40,8 @@ package final class HostFile: ImageFile {
         self.isReadOnly = isReadOnly
         let links: FileDescriptor.OpenOptions = isPlain ? .noFollow : []
         let access: FileDescriptor.OpenOptions = isReadOnly ? .readOnly : .readWrite
-        // A device notices when it is opened: what is neither file nor disk is not. Who exchanges it
-        // meanwhile has his device opened, without a wait, but not used.
+        // A device notices when it is opened: what is neither file nor disk is not. Who exchanges
+        // it meanwhile has his device opened, without a wait, but not used.
         try Self.requireDisk(Self.open(path, [.pathOnly, links]), isPlain)
         calls = try Self.open(path, [access, .nonBlocking, links])
         try Self.requireDisk(calls, isPlain)

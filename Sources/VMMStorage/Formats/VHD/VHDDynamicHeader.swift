@@ -12,8 +12,8 @@ struct VHDDynamicHeader {
     let bytes: [UInt8]
     var tableOffset: UInt64 { bytes.bigEndian(UInt64.self, at: 16) }
     var entryCount: UInt64 { UInt64(bytes.bigEndian(UInt32.self, at: 28)) }
-    /// The largest block, in bytes: each look at a block that is not full reads a bit for each of its sectors.
-    /// Everybody makes blocks of 512 KiB or 2 MiB.
+    /// The largest block, in bytes: each look at a block that is not full reads a bit for each of
+    /// its sectors. Everybody makes blocks of 512 KiB or 2 MiB.
     private static let blockByteLimit: UInt64 = 256 << 20
 
     /// How much of the guest's disk a block holds, a power of two.
