@@ -141,9 +141,10 @@ struct JailTests {
         try waitUntil("the monitor's end") {
             !FileManager.default.fileExists(atPath: "/proc/\(process)")
         }
+        // What its parent's programs inherit is not the monitor's.
         let killed = try Guest(
-            [tool, "run", "--jail", "--exec-file", monitor, "--api-socket", scratch("api")],
-            in: scratch)
+            ["setpriv", "--inh-caps", "+net_raw,+sys_admin", tool, "run", "--jail", "--exec-file"]
+                + [monitor, "--api-socket", scratch("api")], in: scratch)
         try waitUntil("the monitor") { scratch.exists("api") }
         let idle = try #require(try jailed(scratch("api")))
         // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_SETPCAP: files, and fewer rights.

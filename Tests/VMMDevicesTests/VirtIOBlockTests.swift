@@ -287,6 +287,19 @@ struct VirtIOBlockTests {
         #expect(try fixture.perform(fixture.header(11), [segment]).status == Status.ioError)
     }
 
+    @Test("more than the device said it takes is an I/O error", arguments: [11, 13] as [UInt32])
+    func tooLong(type: UInt32) throws {
+        let fixture = try BlockFixture()
+        let grown = DispatchSemaphore(value: 0)
+        fixture.disk.resize(to: 8 << 30) { _ in grown.signal() }
+        grown.wait()
+        let most: UInt32 = type == 11 ? 8_388_607 : 32768
+        for (count, status) in [(most, Status.ok), (most + 1, Status.ioError)] {
+            let segment = fixture.driver.readable(fixture.segment(0, count))
+            #expect(try fixture.perform(fixture.header(type), [segment]).status == status)
+        }
+    }
+
     // MARK: faults
 
     @Test(

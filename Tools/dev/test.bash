@@ -5,8 +5,8 @@ test_bundle=.build/debug/swiftletPackageTests.xctest
 # Runs the compiled bundle itself: `swift test` costs 24 s in the bed.
 run_bundle() { "$@" --testing-library swift-testing; }
 
-# All of it, the unit tests alone, these under a sanitizer (`--sanitize address|thread`), or the
-# boot tests alone with filters that only log.
+# All of it, the unit tests alone, these under a sanitizer (`--sanitize address|thread`; the boot
+# tests too where it is `thread`), or the boot tests alone with filters that only log.
 run_tests() {
     case ${1:-} in
         '' | --unit | --log-calls) ;;
@@ -16,11 +16,8 @@ run_tests() {
     need_swift
     need_packages
     if [[ ${1:-} == --log-calls ]]; then
-        swift build --build-tests --quiet
-        build_release
-        build_tool
+        build_boot_tests
         export SWIFTLET_SECCOMP=log
-        prepare_boot_tests
         run_boot_tests Tools/bed/logged-calls
         return
     fi
@@ -65,6 +62,24 @@ sanitize() {
     fi
     say "unit tests under the $1 sanitizer"
     LD_PRELOAD=$preload run_bundle ".build-$1/debug/swiftletPackageTests.xctest" --skip "$skipped"
+    if [[ $1 == thread ]]; then watch_threads; fi
+}
+
+# The boot tests of a monitor that ThreadSanitizer watches: it takes calls and opens files of its
+# own, so filters and what looks at these are left out; and so are jails and bare namespaces, where
+# its libraries are not, and what starts a child, as above.
+watch_threads() {
+    build_boot_tests
+    export SWIFTLET_VMM=$root/Tools/sanitize/monitor
+    boot_skip='^BootTests\.(Jail|Sandbox|StartUp|BadInput|RootlessNetwork)Tests|HotplugTests/companions'
+    run_boot_tests Tools/sanitize/reports
+}
+
+build_boot_tests() {
+    swift build --build-tests --quiet
+    build_release
+    build_tool
+    prepare_boot_tests
 }
 
 prepare_boot_tests() {
@@ -104,16 +119,17 @@ check_api() {
 # Two beds side by side, for each keeps to one CPU (docs/TESTING-BED.md). The first has the
 # memory that an 8 GiB guest needs, and BadInputTests, which look for interfaces left behind and
 # so must not run beside the automatic names of NetworkTests.
-# run_boot_tests [WRAPPER]: the tests are arguments of WRAPPER.
+# run_boot_tests [WRAPPER]: the tests are arguments of WRAPPER. Without those that `boot_skip` names.
+boot_skip='^$'
 run_boot_tests() {
     local heavy='^BootTests\.(Memory|Processor|BootMatrix|Lifecycle|BadInput|Disk|DiskLoad|DiskFault|Transport|Sandbox|Jail|CoreDump)Tests'
     local logs status=0 first
     logs=$(mktemp -d)
     run_bundle Tools/bed/bed --memory 12288 --timeout 3600 -- "$@" "$root/$test_bundle" \
-        --filter "$heavy" >"$logs/heavy" 2>&1 &
+        --filter "$heavy" --skip "$boot_skip" >"$logs/heavy" 2>&1 &
     first=$!
     run_bundle Tools/bed/bed --memory 5120 --timeout 3600 -- "$@" "$root/$test_bundle" \
-        --filter '^BootTests\.' --skip "$heavy" 2>&1 | tee "$logs/light" || status=1
+        --filter '^BootTests\.' --skip "$heavy|$boot_skip" 2>&1 | tee "$logs/light" || status=1
     wait "$first" || status=1
     cat "$logs/heavy"
     # Where only the end of the output is kept, both beds' failures are in it.

@@ -52,8 +52,7 @@ package struct Namespaces: OptionSet, Sendable {
                 _exit(error.code)
             }
         }
-        SoleThread.holdSignals()
-        let code = SoleThread.wait(for: child)
+        let code = SoleThread.status(of: child)
         guard code == 0 else { throw HostError("make namespaces", code: code) }
     }
 

@@ -48,10 +48,10 @@ package struct Place {
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
         let made = unsafe vmm_open_at(folder.rawValue, name, flags, 0o600)
         guard made < 0 else { return FileDescriptor(owning: made) }
-        let code = errno
+        guard errno == EEXIST else { throw .last("make the file", path) }
         let there = try opened()
         guard try there.kind() != .symbolicLink else {
-            throw HostError("make the file", path, code: code)
+            throw HostError("make the file", path, code: EEXIST)
         }
         return there
     }
@@ -62,14 +62,16 @@ package struct Place {
         major: UInt32, minor: UInt32, user: UInt32, group: UInt32
     ) throws(HostError) {
         let made = unsafe vmm_make_character_device(folder.rawValue, name, 0o600, major, minor)
-        let code = made == 0 ? 0 : errno
-        let there = try opened().metadata()
-        guard made == 0 || code == EEXIST, there.kind == .characterDevice,
-            there.rawDevice == UInt64(gnu_dev_makedev(major, minor))
-        else { throw HostError("make the device", path, code: code) }
-        guard
-            unsafe fchownat(folder.rawValue, name, user, group, AT_SYMLINK_NOFOLLOW) == 0
-        else { throw .last("give away", path) }
+        guard made == 0 || errno == EEXIST else { throw .last("make the device", path) }
+        let there = try opened()
+        let metadata = try there.metadata()
+        guard metadata.kind == .characterDevice,
+            metadata.rawDevice == UInt64(gnu_dev_makedev(major, minor))
+        else { throw HostError("make the device", path, code: EEXIST) }
+        // What was looked at: by now the name may be something else's.
+        guard unsafe fchownat(there.rawValue, "", user, group, Self.emptyPath) == 0 else {
+            throw .last("give away", path)
+        }
     }
 
     /// Makes the folder, and gives it away.
@@ -85,6 +87,7 @@ package struct Place {
     }
 
     private static let byName: Int32 = 0o10000000 | O_CLOEXEC  // O_PATH
+    private static let emptyPath: Int32 = 0x1000  // AT_EMPTY_PATH
 
     private func opened() throws(HostError) -> FileDescriptor {
         let raw = unsafe vmm_open_at(folder.rawValue, name, Self.byName | O_NOFOLLOW, 0)

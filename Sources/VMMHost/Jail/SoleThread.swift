@@ -100,18 +100,29 @@ package enum SoleThread {
     package static func wait(for child: Int32) -> Int32 {
         var set = signals
         while true {
-            var status: Int32 = 0
-            // SAFETY: the kernel writes one number into each.
-            let ended = unsafe waitpid(child, &status, WNOHANG)
-            if ended == child {
-                let signal = status & 0x7f
-                return signal == 0 ? status >> 8 & 0xff : 128 + signal
-            }
-            if ended < 0, errno != EINTR { return 1 }
+            if let status = status(of: child, WNOHANG) { return status }
             var number: Int32 = 0
+            // SAFETY: the kernel writes one number.
             unsafe _ = sigwait(&set, &number)
             if number != SIGCHLD { kill(child, number) }
         }
+    }
+
+    /// Waits for the end of a child that no signals are for; its status as above.
+    static func status(of child: Int32) -> Int32 {
+        while true {
+            if let status = status(of: child, 0) { return status }
+        }
+    }
+
+    private static func status(of child: Int32, _ options: Int32) -> Int32? {
+        var status: Int32 = 0
+        // SAFETY: the kernel writes one number.
+        let ended = unsafe waitpid(child, &status, options)
+        if ended < 0 { return errno == EINTR ? nil : 1 }
+        guard ended == child else { return nil }
+        let signal = status & 0x7f
+        return signal == 0 ? status >> 8 & 0xff : 128 + signal
     }
 
     /// The most that the process may have of something; setrlimit(2).

@@ -26,8 +26,7 @@ package enum Privileges {
         // Only who may drop from the bounding set can gain by it; EINVAL ends the list.
         var number: UInt = 0
         while number < 64, vmm_prctl(PR_CAPBSET_DROP, number) == 0 { number += 1 }
-        // PR_CAP_AMBIENT_CLEAR_ALL; a kernel without the set has nothing to clear.
-        _ = vmm_prctl(PR_CAP_AMBIENT, 4)
+        _ = vmm_prctl(PR_CAP_AMBIENT, clearAmbient)
         guard vmm_keep_capabilities(keeping.rawValue) == 0 else {
             throw .last("drop capabilities")
         }
@@ -43,7 +42,13 @@ package enum Privileges {
                 throw .last("drop capabilities")
             }
         }
+        // Root's programs also get what their parent's are to inherit.
+        _ = vmm_prctl(PR_CAP_AMBIENT, clearAmbient)
+        guard vmm_keep_capabilities(kept) == 0 else { throw .last("drop capabilities") }
     }
+
+    /// PR_CAP_AMBIENT_CLEAR_ALL; a kernel without the set has nothing to clear.
+    private static let clearAmbient: UInt = 4
 
     /// What the process makes from now on is for its own user alone.
     package static func keepFilesPrivate() {

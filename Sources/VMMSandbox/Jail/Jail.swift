@@ -178,7 +178,7 @@ package struct Jail {
         if plan.hasOwnProcesses { try Namespaces.make(.processes) }
         if plan.hasOwnProcesses || plan.waits && !plan.isDaemon {
             if plan.waits { SoleThread.holdSignals() }
-            let command = try SoleThread.handle()
+            let command = plan.waits && !plan.isDaemon ? try SoleThread.handle() : nil
             if case .parent(let child) = try SoleThread.fork() {
                 try note(child)
                 return plan.waits && !plan.isDaemon ? SoleThread.wait(for: child) : 0
@@ -187,7 +187,7 @@ package struct Jail {
             if !plan.waits, !plan.isDaemon { try SoleThread.beginSession() }
             try becomeUser()
             // Behind it, for the kernel forgets this when the user changes.
-            if plan.waits, !plan.isDaemon { SoleThread.end(with: command) }
+            if let command { SoleThread.end(with: command) }
         } else {
             try note(ProcessIdentifier.current)
             try becomeUser()

@@ -45,6 +45,8 @@ package final class Disk: Sendable {
     /// What direct I/O on the files must be aligned to, in bytes.
     let alignment: Int
     let lane: SlowLane
+    /// The host's files that a guest's writes go to.
+    private let written: [HostFile]
     private let engine: DiskEngineKind?
     private let allowsAIO: Bool
     private let sectors: Atomic<UInt64>
@@ -92,6 +94,7 @@ package final class Disk: Sendable {
         descriptors = image.files.map(\.descriptor)
         let writable = image.files.indices.filter { !image.files[$0].isReadOnly }
         flushFile = writable.count == 1 ? writable[0] : nil
+        written = writable.compactMap { image.files[$0] as? HostFile }
         alignment = image.files.map(\.alignment).max() ?? 1
         engine = options.engine
         allowsAIO = options.allowsAIO
@@ -146,10 +149,8 @@ package final class Disk: Sendable {
 
     /// An engine was told. The image must not take what it flushes later, its tables, for stable.
     func setLostWrites() {
+        for file in written { file.setLostWrites() }
         lostWrites.store(true, ordering: .releasing)
-        lane.post { image, _ in
-            for file in image.files { file.setLostWrites() }
-        }
     }
 
     /// What an image makes stable of its own accord, behind tables for example, may fail there.

@@ -413,12 +413,9 @@ extension DiskQueue {
             }
         case .flush:
             answer(slot, mailbox) { [disk] image, _ throws(ImageError) in
-                do throws(ImageError) {
-                    try image.flush()
-                } catch {
-                    disk.setLostWrites()
-                    throw error
-                }
+                try image.flush()
+                // Another queue's engine may have been told meanwhile.
+                guard !disk.hasLostWrites else { throw .host(HostFile.lostWritesError) }
             }
         case .discard(let offset, let count):
             let step = Self.step(offset + done, count - done)

@@ -3,7 +3,7 @@ import VMMBase
 import VMMHost
 
 /// A file or block device of the host, opened for an image. Errors are sentences for the user.
-package final class HostFile: ImageFile {
+package final class HostFile: ImageFile, Sendable {
     /// How much of the file an advisory lock covers (CH's `lock_granularity`).
     package enum Lock: Sendable {
         case none
@@ -140,9 +140,7 @@ package final class HostFile: ImageFile {
 
     /// The kernel tells of a write that it lost once: every later call fails, too.
     package func synchronize() throws(HostError) {
-        guard !hasLostWrites else {
-            throw HostError("make earlier writes stable", code: HostError.ioCode)
-        }
+        guard !hasLostWrites else { throw Self.lostWritesError }
         do throws(HostError) {
             try calls.synchronize()
         } catch {
@@ -152,7 +150,9 @@ package final class HostFile: ImageFile {
     }
 
     package var hasLostWrites: Bool { lostWrites.load(ordering: .acquiring) }
-    package func setLostWrites() { lostWrites.store(true, ordering: .releasing) }
+    /// Who uses `descriptor` has been told so by the kernel: every later `synchronize` fails.
+    func setLostWrites() { lostWrites.store(true, ordering: .releasing) }
+    static let lostWritesError = HostError("make earlier writes stable", code: HostError.ioCode)
 
     package func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>? {
         try calls.allocatedRange(from: offset)

@@ -30,8 +30,6 @@ package protocol ImageFile: AnyObject {
     /// A `synchronize` has failed: what was written before may be lost, and the kernel tells of
     /// that once.
     var hasLostWrites: Bool { get }
-    /// Who uses `descriptor` has been told so by the kernel: every later `synchronize` fails.
-    func setLostWrites()
     /// The first stretch at or after `offset` that may hold other bytes than zeros; nil when only
     /// holes follow.
     func allocatedRange(from offset: UInt64) throws(HostError) -> Range<UInt64>?
@@ -39,7 +37,6 @@ package protocol ImageFile: AnyObject {
 
 extension ImageFile {
     package var hasLostWrites: Bool { false }
-    package func setLostWrites() {}
 
     /// Fills all of `bytes`; what lies past the file's end reads as zeros.
     package func readPadded(

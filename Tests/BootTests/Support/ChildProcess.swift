@@ -7,6 +7,9 @@ final class ChildProcess: @unchecked Sendable {
         let description: String
     }
 
+    /// What is typed to a child that is gone is lost: it must not end all tests.
+    private static let ignoresBrokenPipes: Void = { signal(SIGPIPE, SIG_IGN) }()
+
     let identifier: pid_t
     private let changed: NSCondition
     private var result: Int32?
@@ -17,6 +20,7 @@ final class ChildProcess: @unchecked Sendable {
         _ words: [String], input: Int32, output: Int32, errors: Int32, changed: NSCondition
     ) throws {
         self.changed = changed
+        _ = Self.ignoresBrokenPipes
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }

@@ -127,6 +127,42 @@ struct DiskQueueTests {
         #expect(disk.close() == nil)
     }
 
+    @Test("a flush that found no room is repeated, by the next one or by the end", arguments: 0...1)
+    func fullHost(flushes: Int) throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("disk.qcow2")
+        try Data().write(to: URL(filePath: path))
+        let host = try HostFile(path: path, isReadOnly: false, lock: .none)
+        try QCOW2Image.create(on: host, QCOW2CreateOptions(byteCount: 8 << 20))
+        let file = FaultyFile(host, rules: [], seed: 1)
+        let image = try QCOW2Image(file, ImageOptions())
+        let text = [UInt8](repeating: 0x61, count: 512)
+        try image.write(text.span, at: 4096)
+        let disk = try Disk(image, DiskOptions())
+        let queue = try DiskQueue(disk, depth: 1, clock: SystemClock())
+        file.rules = [FaultRule([.write], .fail(code: ENOSPC))]
+        #expect(flush(queue) == ENOSPC)
+        file.rules = []
+        for _ in 0..<flushes { #expect(flush(queue) == 0) }
+        #expect(disk.close() == nil)
+
+        let again = try QCOW2Image(
+            MemoryFile(Array(Data(contentsOf: URL(filePath: path)))), .init())
+        var read = [UInt8](repeating: 0, count: 512)
+        var span = read.mutableSpan
+        try again.read(into: &span, at: 4096)
+        #expect(read == text)
+    }
+
+    private func flush(_ queue: DiskQueue) -> Int32 {
+        queue.start(.flush, slot: 0)
+        queue.submit()
+        while true {
+            if let completion = queue.nextCompletion() { return completion.code }
+            queue.wait()
+        }
+    }
+
     @Test("what an engine could not make stable is not what an image closes as stable")
     func lostWrites() throws {
         let directory = try TemporaryDirectory()

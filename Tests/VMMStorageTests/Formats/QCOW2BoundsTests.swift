@@ -48,5 +48,15 @@ struct QCOW2BoundsTests {
         try references.add(128)
         #expect(throws: ImageError.self) { try references.add(256) }
         #expect(references.count(of: 127) == 1)
+
+        let directory = try TemporaryDirectory()
+        let path = directory.file("image")
+        try Data().write(to: URL(filePath: path))
+        let file = try HostFile(path: path, isReadOnly: false, lock: .none)
+        try QCOW2Image.create(on: file, QCOW2CreateOptions(byteCount: 1 << 20))
+        var byHand = ImageOptions()
+        byHand.isForRepair = true
+        let waiting = try QCOW2Image(file, ImageOptions()).referenceLimit
+        #expect(try waiting < QCOW2Image(file, byHand).referenceLimit)
     }
 }

@@ -53,6 +53,17 @@ struct ExtentMapTests {
         #expect(map.extent(at: 262145, limit: 1 << 30) == .init(.zeros, count: 131071))
     }
 
+    @Test("an answer looks at so many granules and no more")
+    func stretches() {
+        let map = ExtentMap(granule: 512)
+        map.publish(.zeros, at: 0, count: 5000 * 512)
+
+        let first = map.extent(at: 0, limit: 1 << 30)
+        #expect(first.place == .zeros && first.count < 4100 * 512)
+        let rest = 5000 * 512 - first.count
+        #expect(map.extent(at: first.count, limit: 1 << 30) == .init(.zeros, count: rest))
+    }
+
     @Test("what is taken back is unknown again")
     func forgets() {
         let map = ExtentMap(granule: 512)

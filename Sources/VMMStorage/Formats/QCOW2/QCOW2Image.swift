@@ -81,10 +81,9 @@ package final class QCOW2Image: DiskImage {
         }
     }
 
-    /// Reference counts that are mended while a machine waits: those of 4 TiB in clusters of
-    /// 64 KiB, which take some seconds.
-    private static let mendLimit: UInt64 = 1 << 26
-    /// And their memory: 75 MiB, enough for 1 TiB in such clusters.
+    /// Reference counts that are mended while a machine waits: those of 1 TiB in clusters of
+    /// 64 KiB, which take a second, and 75 MiB of memory.
+    private static let mendLimit = UInt64(mendChunkLimit) * QCOW2References.chunkLength
     private static let mendChunkLimit = 1 << 17
 
     private func prepareForWriting(_ options: ImageOptions) throws(ImageError) {

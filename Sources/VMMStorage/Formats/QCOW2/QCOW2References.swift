@@ -2,7 +2,7 @@
 struct QCOW2References {
     /// Counts of 128 clusters in a row, only where a reference falls: a file may be mostly hole.
     private var chunks: [UInt64: [UInt32]] = [:]
-    private static let chunkLength: UInt64 = 128
+    static let chunkLength: UInt64 = 128
     /// 600 MiB: enough for 8 TiB of clusters of 64 KiB.
     static let largestChunkLimit = 1 << 20
     private let chunkLimit: Int
