@@ -201,6 +201,12 @@ static inline int vmm_schedule_cores(int whole_process) {
     return prctl(62, 1, 0, whole_process ? 1 : 0, 0);
 }
 
+// PR_SCHED_CORE with PR_SCHED_CORE_GET, of the calling thread: 0 or errno.
+static inline int vmm_know_cores(void) {
+    uint64_t cookie = 0;
+    return prctl(62, 0, 0, 0, &cookie) == 0 ? 0 : errno;
+}
+
 // Keeps of the calling thread's capabilities those of `kept` that it has.
 static inline int vmm_keep_capabilities(uint64_t kept) {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};

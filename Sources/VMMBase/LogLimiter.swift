@@ -30,13 +30,17 @@ package final class LogLimiter: Sendable {
 
     private func write(_ level: LogLevel, _ message: () -> String) {
         // What nobody sees takes no line from what is seen.
-        guard Log.isEnabled(level) else { return }
+        guard Log.isEnabled(level), admitsLine() else { return }
+        Log.write(level, message)
+    }
+
+    /// Whether one line more may go now; it counts.
+    func admitsLine() -> Bool {
         let now = clock.monotonicNanoseconds()
-        let allowed = window.withLock { window -> Bool in
+        return window.withLock { window in
             if now &- window.start >= period { window = Window(start: now) }
-            window.used += 1
+            window.used = min(window.used + 1, burst + 1)
             return window.used <= burst
         }
-        if allowed { Log.write(level, message) }
     }
 }

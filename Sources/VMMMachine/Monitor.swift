@@ -128,8 +128,10 @@ package final class Monitor {
         booted = machine
         events?.tell(.vm, .booting)
         // Of all threads that there are, and of those that they start.
-        if configuration.cpus.coreScheduling ?? .machine == .machine {
-            Privileges.claimCores(forProcess: true)
+        let cores = configuration.cpus.coreScheduling
+        if cores ?? .machine == .machine { Privileges.claimCores(forProcess: true) }
+        if let cores, cores != .off, !Privileges.canClaimCores {
+            Log.warning("this kernel has no core scheduling: others may run on the same cores")
         }
         do {
             try sandbox?.prepareControl(configuration, machine)

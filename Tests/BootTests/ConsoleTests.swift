@@ -97,6 +97,10 @@ struct ConsoleTests {
             #expect(try scratch.text("log").contains(stage))
         }
         #expect(guest.console.text == "")
+        for name in ["serial", "console", "debug", "log"] {
+            let attributes = try FileManager.default.attributesOfItem(atPath: scratch(name))
+            #expect(attributes[.posixPermissions] as? Int == 0o600, "\(name)")
+        }
     }
 
     @Test("the serial port and the virtio console on pseudo-terminals answer")

@@ -149,16 +149,19 @@ struct RootlessNetworkTests {
         let sending = try start(sender, "backend=socket,path=\(socket)")
         // What is typed before a guest has opened its port is lost.
         for guest in [receiving, sending] { try guest.wait(for: "ready\n") }
+        let status = try String(
+            contentsOfFile: "/proc/\(tool.process.identifier)/status", encoding: .utf8)
+        #expect(status.contains("NoNewPrivs:\t1"), "\(status)")
         sending.type("go on\n")
         try sending.finish()
         try receiving.finish()
         tool.process.send(SIGTERM)
-        let status = try tool.waitForExit()
+        let end = try tool.waitForExit()
 
         #expect(try sending.told("carrier") == "1")
         #expect(try sending.number("ping") == 3)
         #expect(try receiving.told("received") == sending.told("sent"))
-        #expect(status == 0)
+        #expect(end == 0)
         #expect(!scratch.exists("switch"))
         #expect(tool.errors.text.contains("port 1 is connected"))
     }
@@ -222,6 +225,10 @@ struct RootlessNetworkTests {
         try guest.wait(for: "ready\n")
         let running = Self.passts
         #expect(running.count == 1)
+        for process in running {
+            let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+            #expect(status.contains("Seccomp:\t2") && status.contains("CapEff:\t0000000000000000"))
+        }
         running.forEach { kill($0, SIGKILL) }
         try guest.wait(for: "passt is gone, signal 9 ended it", in: guest.errors)
         guest.type("go on\n")

@@ -122,15 +122,75 @@ struct SandboxTests {
 
     @Test(
         "a client confines more than the command line does, not less",
-        arguments: [("on", false), ("off", true)])
-    func clientsWish(option: String, wish: Bool) throws {
+        arguments: [("on", false, "true"), ("off", true, "true"), ("off", true, "false")])
+    func clientsWish(option: String, wish: Bool, filters: String) throws {
         let guest = try Guest(
-            [try Bed.monitor, "--landlock", option, "--api-socket", "path=\(scratch("api"))"],
-            in: scratch)
+            [
+                try Bed.monitor, "--landlock", option, "--seccomp", filters, "--api-socket",
+                "path=\(scratch("api"))",
+            ], in: scratch)
         let api = try API.wait(for: guest, scratch("api"))
         #expect(try api.put("vm.create", machine(["landlock_enable": wish])).status == 204)
         let refused = try api.ask("PUT", "vm.boot")
         #expect(refused.body.contains("--landlock \(option)"), "\(refused)")
+        #expect(try api.put("vmm.shutdown") == 200)
+        #expect(try guest.waitForExit() == 0)
+    }
+
+    @Test("what the first guest's boot has decided about files is not otherwise for a later one")
+    func laterWishes() throws {
+        let monitor = [try Bed.monitor, "--api-socket", "path=\(scratch("api"))"]
+        let guest = try Guest(monitor, in: scratch)
+        let api = try API.wait(for: guest, scratch("api"))
+        func boot(_ changes: [String: Any]) throws -> (status: Int, body: String) {
+            #expect(try api.put("vm.create", machine(changes)).status == 204)
+            let answer = try api.ask("PUT", "vm.boot")
+            #expect(try api.put("vm.delete") == 204)
+            return (answer.status, answer.body)
+        }
+        let listed = ["path": scratch.path, "access": "rw"]
+        #expect(try boot(["landlock_rules": [listed]]).status == 204)
+        #expect(try boot(["landlock_rules": [listed]]).status == 204)
+        let other = try boot(["landlock_rules": [["path": "/etc", "access": "r"]]])
+        #expect(other.status >= 400 && other.body.contains("/etc"), "\(other)")
+        #expect(try api.put("vmm.shutdown") == 200)
+        #expect(try guest.waitForExit() == 0)
+
+        let free = try Guest(monitor, in: scratch)
+        let next = try API.wait(for: free, scratch("api"))
+        #expect(try next.put("vm.create", machine(["landlock_enable": false])).status == 204)
+        #expect(try next.put("vm.boot") == 204)
+        #expect(try next.put("vm.delete") == 204)
+        #expect(try next.put("vm.create", machine(["landlock_enable": true])).status == 204)
+        let late = try next.ask("PUT", "vm.boot")
+        #expect(late.body.contains("without landlock"), "\(late)")
+        #expect(try next.put("vmm.shutdown") == 200)
+        #expect(try free.waitForExit() == 0)
+    }
+
+    @Test("what an image consists of is within reach again at a second boot")
+    func partsOfImages() throws {
+        let names = ["base", "top", "flat.vmdk"].map { scratch($0) }
+        try HostCommand.run("qemu-img", "create", "-q", "-f", "qcow2", names[0], "4M")
+        try HostCommand.run(
+            "qemu-img", "create", "-q", "-f", "qcow2", "-b", names[0], "-F", "qcow2", names[1])
+        try HostCommand.run(
+            "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", names[2],
+            "4M")
+        let disks: [[String: Any]] = [
+            ["path": names[1], "image_type": "Qcow2", "backing_files": true],
+            ["path": names[2], "image_type": "FlatVmdk"],
+        ]
+        let guest = try Guest(
+            [try Bed.monitor, "--landlock", "on", "--api-socket", "path=\(scratch("api"))"],
+            in: scratch)
+        let api = try API.wait(for: guest, scratch("api"))
+        #expect(try api.put("vm.create", machine(["disks": disks])).status == 204)
+        for _ in 0..<2 {
+            let answer = try api.ask("PUT", "vm.boot")
+            #expect(answer.status == 204, "\(answer)")
+            #expect(try api.put("vm.shutdown") == 204)
+        }
         #expect(try api.put("vmm.shutdown") == 200)
         #expect(try guest.waitForExit() == 0)
     }

@@ -88,6 +88,7 @@ struct SoakTests {
         var random = SeededGenerator(seed: Self.seed)
         for deed in Deed.allCases { try perform(deed, &random) }
         let before = try footprint()
+        let complaints = try Self.hostComplaints()
         let end = Date(timeIntervalSinceNow: Self.seconds)
         while Date() < end {
             // A boot takes as long as many others.
@@ -103,6 +104,7 @@ struct SoakTests {
         #expect(after.threads == before.threads)
         #expect(after.anonymousKiB < before.anonymousKiB + 1024)
         try expectQuiet()
+        #expect(try Self.hostComplaints() == complaints)
         guest.type("end\n")
         try guest.finish()
         #expect(!guest.console.text.contains("= broken"))
@@ -181,6 +183,13 @@ struct SoakTests {
             "say complaints $(dmesg | grep -ciE 'I/O error|Call Trace|BUG:|lockup|ACPI.*Error')\n")
         try waitUntil("the guest's answer") { guest.all("complaints").count > count }
         #expect(try guest.number("complaints") == 0)
+    }
+
+    /// What the host's kernel has to say, of KVM too.
+    private static func hostComplaints() throws -> [String] {
+        try HostCommand.run("dmesg").split(separator: "\n").map { String($0) }.filter {
+            $0.contains(/BUG:|WARNING:|Call Trace|lockup|kvm.*(error|fail)/)
+        }
     }
 
     private struct Footprint {

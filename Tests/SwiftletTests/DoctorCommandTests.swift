@@ -28,8 +28,8 @@ struct DoctorCommandTests: ToolSuite {
         let (states, status) = try states()
         #expect(
             Set(states.keys) == [
-                "kvm", "landlock", "seccomp", "user namespaces", "cgroup", "huge pages",
-                "io_uring", "taps", "passt",
+                "kvm", "landlock", "seccomp", "user namespaces", "cgroup", "core scheduling",
+                "huge pages", "io_uring", "taps", "passt",
             ])
         #expect((states["kvm"] == "failed") == (status == 1))
         let others = states.filter { $0.key != "kvm" }

@@ -179,6 +179,20 @@ struct NetworkQueuesTests {
         #expect(scene.device.configuration[6] == 1)
     }
 
+    @Test("a machine that goes on announces itself, on a link that is up")
+    func announcesResumption() throws {
+        let scene = try Scene(pairs: 1)
+        var changes = 0
+        scene.device.configurationChanged = { changes += 1 }
+
+        scene.device.resumed()
+        #expect(changes == 1 && scene.device.configuration[6] == 3)
+        #expect(try scene.command([3, 0], queue: 2) == 0)
+        scene.backends[0].isLinkUp = false
+        scene.device.resumed()
+        #expect(changes == 1 && scene.device.configuration[6] == 0)
+    }
+
     @Test(
         "commands that nobody knows are refused, filters are taken, and a fault is a fault",
         arguments: [

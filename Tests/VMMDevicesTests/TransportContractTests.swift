@@ -71,7 +71,7 @@ struct TransportContractTests {
         arguments: DeviceKind.allCases, TransportRig.Kind.allCases)
     func attack(kind: DeviceKind, transport: TransportRig.Kind) throws {
         for ring in Self.rings {
-            let seed = UInt64.random(in: .min ... .max)
+            let seed = RandomSeed.make()
             print("attack on \(kind), \(transport), ring \(ring): seed \(seed)")
             try withRig(kind, transport, ring) { rig in
                 var attack = TransportAttack(rig, seed: seed)

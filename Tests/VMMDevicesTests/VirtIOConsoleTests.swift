@@ -42,6 +42,19 @@ struct VirtIOConsoleTests {
         #expect(try contract.violations(scenario) == [])
     }
 
+    /// Found by LeakSanitizer under the fuzzer of devices.
+    @Test("a console and its channel do not hold each other")
+    func isReleased() throws {
+        let channel = RecordingChannel()
+        weak var released: VirtIOConsole?
+        do {
+            let device = try Self.makeDevice(channel)
+            released = device
+            #expect(released != nil)
+        }
+        #expect(released == nil)
+    }
+
     @Test("it is a console with two queues and a size")
     func identity() {
         #expect(device.deviceType == .console)

@@ -54,6 +54,29 @@ struct ThreadRulesTests {
         #expect(!allows(list, 157, [4, 1]))
     }
 
+    /// A thread's role is written where it is made; that is what its rules are by.
+    @Test("each thread of the monitor has the role of its kind")
+    func roles() throws {
+        let sources = URL(filePath: #filePath).deletingLastPathComponent()
+            .appending(path: "../../Sources").standardized
+        var found: [String: Set<String>] = [:]
+        let files = FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil)
+        for case let file as URL in try #require(files)
+        where file.pathExtension == "swift" && !file.path.contains("TestSupport") {
+            let text = try String(contentsOf: file, encoding: .utf8)
+            let start =
+                /Thread\(\s*name: "(\\\(device\)_q|[a-z]+)[^"]*",\s*role: \.([a-z]+)/
+            for match in text.matches(of: start) {
+                found[String(match.1), default: []].insert(String(match.2))
+            }
+        }
+        #expect(
+            found == [
+                "api": ["api"], "disk": ["disk"], "io": ["device"], "vcpu": ["processor"],
+                "errand": ["errand"], "load": ["loader"], "\\(device)_q": ["device"],
+            ])
+    }
+
     @Test("only a thread that opens files may open one", arguments: confined)
     func files(role: ThreadRole) {
         let opens: Set<ThreadRole> = [.control, .errand]

@@ -192,7 +192,7 @@ struct HostileRingTests {
 
     @Test("10,000 random rings are answered or refused, and never trap")
     func fuzz() throws {
-        let seed = UInt64.random(in: .min ... .max)
+        let seed = RandomSeed.make()
         print("ring fuzz seed \(seed)")
         var fuzzer = RingFuzzer(seed: seed)
         let outcomes = try (0..<10_000).map { _ in try fuzzer.run() }

@@ -115,6 +115,11 @@ package final class VirtIONetwork: VirtIODevice {
         configurationChanged?()
     }
 
+    /// While the machine stood still its address may have been forgotten, or have moved with it.
+    package func resumed() {
+        if backends[0].isLinkUp { linkChanged() }
+    }
+
     // MARK: life
 
     package func activate(_ queues: [VirtQueue?], features: UInt64) throws {

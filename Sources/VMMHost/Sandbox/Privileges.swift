@@ -64,6 +64,10 @@ package enum Privileges {
         unsafe _ = setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none)
     }
 
+    /// Whether the kernel can keep hyperthreads of one core apart; a host without them is none that
+    /// cannot. Asks for nothing.
+    package static var canClaimCores: Bool { vmm_know_cores() != EINVAL }
+
     /// Has the kernel run nothing else on the other hyperthreads of a core that runs the process,
     /// or the calling thread alone (PR_SCHED_CORE). False where it cannot: a host without
     /// hyperthreads needs it not.

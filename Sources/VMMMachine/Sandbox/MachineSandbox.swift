@@ -107,8 +107,8 @@ package final class MachineSandbox {
     func prepareControl(
         _ configuration: MachineConfiguration, _ machine: any BootableMachine
     ) throws {
-        guard !isConfined, confinement != nil else { return }
         try checkWish(configuration)
+        guard !isConfined, confinement != nil else { return }
         guard landlockVersion > 0, configuration.isHeldToFiles != false else {
             control = (nil, nil)
             return
@@ -135,11 +135,26 @@ package final class MachineSandbox {
         case true where options.isHeldToFiles == false:
             reason = "the monitor was started with --landlock off"
         case true where landlockVersion == 0: reason = "this kernel has no landlock"
-        default: return
+        case true where isConfined && files == nil:
+            reason = "the monitor confined itself for its first guest, without landlock"
+        default: return try checkRules(configuration)
         }
         throw ConfigurationProblem(
             option: "landlock_enable", value: "\(configuration.isHeldToFiles == true)",
             reason: reason)
+    }
+
+    /// What the main thread can reach is fixed with the first guest.
+    private func checkRules(
+        _ configuration: MachineConfiguration
+    ) throws(ConfigurationProblem) {
+        guard isConfined, let files else { return }
+        for rule in configuration.landlockRules.map(\.file)
+        where !files.contains(where: { $0.covers(rule) }) {
+            throw ConfigurationProblem(
+                option: "\(LandlockRule.option) path", value: rule.path,
+                reason: "the monitor confined itself for its first guest, without this one")
+        }
     }
 
     /// Confines the calling thread, the main one; again is no harm. Half of it is none: a machine

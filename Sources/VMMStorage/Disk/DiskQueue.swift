@@ -65,6 +65,8 @@ package final class DiskQueue {
     private let throttle: Throttle?
     private let counters: DiskCounters
     private let clock: any HostClock
+    /// For what a guest may provoke as often as it likes.
+    private let log: LogLimiter
     private var slots: [Slot]
     /// Answered on the spot or taken from the mailbox; last in, first out.
     private var finished: [Completion] = []
@@ -81,6 +83,7 @@ package final class DiskQueue {
     package init(_ disk: Disk, depth: Int, clock: any HostClock) throws(HostError) {
         self.disk = disk
         self.clock = clock
+        log = LogLimiter(clock: clock)
         engine = try disk.makeEngine(depth: UInt32(depth))
         mailbox = try Mailbox()
         throttle = try disk.limiter.map { limiter throws(HostError) in
@@ -440,13 +443,13 @@ extension DiskQueue {
         _ slot: Int, _ mailbox: Mailbox, step: UInt64 = 0,
         _ work: @escaping @Sendable (any DiskImage, inout [UInt8]) throws(ImageError) -> Void
     ) {
-        disk.lane.post { [disk] image, buffer in
+        disk.lane.post { [disk, log] image, buffer in
             do throws(ImageError) {
                 try work(image, &buffer)
                 mailbox.put(Letter(slot: slot, code: 0, step: step))
             } catch {
                 disk.noteLostWrites(of: image)
-                Log.debug("disk: \(error)")
+                log.debug("disk: \(error)")
                 mailbox.put(Letter(slot: slot, code: error.code))
             }
         }

@@ -100,7 +100,7 @@ extension VirtIOPCITransport: PCIFunction {
             do {
                 try remap()
             } catch {
-                Log.debug("\(id): BAR not mapped: \(error)")
+                control.plug.limiter.debug("\(id): BAR not mapped: \(error)")
             }
         }
     }

@@ -19,8 +19,8 @@ struct HostCheck {
     /// All that is looked at, in the order of its weight.
     static func all() -> [HostCheck] {
         [
-            kvm(), landlock(), filters(), namespaces(), cgroup(), hugePages(), rings(), taps(),
-            passt(),
+            kvm(), landlock(), filters(), namespaces(), cgroup(), cores(), hugePages(), rings(),
+            taps(), passt(),
         ]
     }
 
@@ -49,6 +49,16 @@ struct HostCheck {
         } catch {
             return HostCheck(name: "kvm", state: .failed, detail: error.description)
         }
+    }
+
+    private static func cores() -> HostCheck {
+        Privileges.canClaimCores
+            ? HostCheck(
+                name: "core scheduling", state: .good,
+                detail: "nobody else's threads run on a core beside a machine's")
+            : HostCheck(
+                name: "core scheduling", state: .missing,
+                detail: "not in this kernel: hyperthreads of one core are shared with others")
     }
 
     private static func landlock() -> HostCheck {

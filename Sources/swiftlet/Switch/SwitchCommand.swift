@@ -47,6 +47,10 @@ struct SwitchCommand: ParsableCommand {
             // All guests of a large set may come at once.
             try frames.add(UnixListener(path: path, backlog: 128))
         }
+        // Frames of all guests come in here.
+        try Privileges.forbidNew()
+        try Privileges.drop()
+        Privileges.hideMemory()
         try loop.add(signals.descriptor, [.readable]) {
             while let signal = signals.next() {
                 if signal == ProcessSignals.report { report(frames) } else { loop.stop() }
