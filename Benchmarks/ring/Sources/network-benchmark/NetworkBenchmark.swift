@@ -71,6 +71,8 @@ enum NetworkBenchmark {
                 ))
         }
         frameSwitch.finish()
+        results.append(
+            ("the switch's decision", SwitchMeasurement.decision(rounds: 1000 * rounds)))
         print("{\(results.map { "\"\($0)\": \($1.json)" }.joined(separator: ", "))}")
     }
 

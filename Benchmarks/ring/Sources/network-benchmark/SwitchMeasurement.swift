@@ -49,6 +49,30 @@ struct SwitchMeasurement {
             allocations: after.allocations - before.allocations, systemCalls: nil)
     }
 
+    /// What it takes to decide where a frame goes, between two ports that are known.
+    static func decision(rounds: Int) -> Result {
+        var learning = LearningSwitch(portLimit: FrameSwitch.portLimit)
+        let (near, far): (LearningSwitch.Address, LearningSwitch.Address) = (2, 4)
+        var forwarded = 0
+        func pass(_ count: Int) {
+            for round in 0..<count {
+                let isThere = round & 1 == 0
+                let decision = learning.decide(
+                    destination: isThere ? far : near, source: isThere ? near : far,
+                    from: isThere ? 0 : 1, now: UInt64(round))
+                if case .forward = decision { forwarded += 1 }
+            }
+        }
+        pass(100)
+        let before = (thread_cpu_ns(), allocation_count())
+        pass(rounds)
+        let after = (thread_cpu_ns(), allocation_count())
+        precondition(forwarded > rounds, "the ports are known")
+        return Result(
+            nanoseconds: Double(after.0 - before.0) / Double(rounds),
+            allocations: after.1 - before.1, systemCalls: 0)
+    }
+
     func finish() {
         thread.run { [frames] in frames.withValue { $0.finish() } }
         thread.end()
