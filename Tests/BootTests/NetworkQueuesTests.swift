@@ -103,26 +103,26 @@ struct NetworkQueuesBootTests {
             """
             ip link add swl-mh type veth peer name swl-mf
             ip link add link swl-mf name swl-mv address \(mac) type macvtap mode bridge
-            ip address add 192.168.226.1/24 dev swl-mh
+            ip address add 192.168.229.1/24 dev swl-mh
             for name in swl-mh swl-mf swl-mv; do ip link set $name up; done
             """)
         defer { _ = try? HostCommand.run("ip", "link", "delete", "swl-mh") }
         let index = try String(contentsOfFile: "/sys/class/net/swl-mv/ifindex", encoding: .utf8)
         var boot = Boot(
             """
-            host=192.168.226.1
+            host=192.168.229.1
             say ping "$(ping -c 3 -W 5 $host | grep -c 'bytes from')"
             echo ready
             \(Self.receivers)
             """)
-        boot.kernelWords = ["swiftlet.ip=192.168.226.2/24"]
+        boot.kernelWords = ["swiftlet.ip=192.168.229.2/24"]
         boot.options = ["--net", "fd=[3],mac=\(mac)"]
         let guest = try Guest(
             ["python3", "-c", Self.macvtapOpener, "/dev/tap\(index.dropLast())"]
                 + boot.arguments(scratch), in: scratch)
         try guest.wait(for: "ready\n")
 
-        let sums = try send(1, megabytes: 4, from: "192.168.226.1", to: guest, scratch)
+        let sums = try send(1, megabytes: 4, from: "192.168.229.1", to: guest, scratch)
         try guest.finish()
 
         #expect(try guest.number("ping") == 3)
@@ -135,7 +135,7 @@ struct NetworkQueuesBootTests {
         arguments: ["split", "packed"])
     func ringSizes(ring: String) throws {
         let scratch = try Scratch()
-        let subnet = "192.168.\(ring == "split" ? 224 : 225)"
+        let subnet = "192.168.\(ring == "split" ? 227 : 228)"
         var boot = Boot(
             """
             mount -t ext4 -o ro /dev/vda /mnt || fail "mount the tools"
