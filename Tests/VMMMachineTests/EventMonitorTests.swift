@@ -152,7 +152,10 @@ struct EventMonitorTests {
                 "--event-monitor path '/nonexistent/e': cannot be written: No such"
             ),
             ("path=/", "--event-monitor path '/': cannot be written: Is a directory"),
-            ("fd=999", "--event-monitor fd '999': cannot be written: Bad file descriptor"),
+            (
+                "fd=2147483647",
+                "--event-monitor fd '2147483647': cannot be written: Bad file descriptor"
+            ),
             ("fd=-1", "--event-monitor fd '-1': cannot be written: Bad file descriptor"),
             ("path=/a,fd=3", "--event-monitor: needs either"),
             ("path=", "--event-monitor: needs either"),
