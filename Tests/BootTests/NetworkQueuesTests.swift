@@ -64,22 +64,27 @@ struct NetworkQueuesBootTests {
 
     @Test("a tap that somebody else opened serves by its descriptor")
     func inheritedDescriptor() throws {
+        try expectService(
+            ["python3", "-c", Self.opener, "swl-fd", "192.168.222.1/24"],
+            subnet: "192.168.222", mac: "12:34:56:78:9a:bd")
+    }
+
+    /// Has `opener` become the monitor of a guest that is `.2` on descriptor 3, and the host `.1`.
+    private func expectService(_ opener: [String], subnet: String, mac: String) throws {
         let scratch = try Scratch()
         var boot = Boot(
             """
-            host=192.168.222.1
+            host=\(subnet).1
             say ping "$(ping -c 3 -W 5 $host | grep -c 'bytes from')"
             echo ready
             \(Self.receivers)
             """)
-        boot.kernelWords = ["swiftlet.ip=192.168.222.2/24"]
-        boot.options = ["--net", "fd=[3],mac=12:34:56:78:9a:bd"]
-        let guest = try Guest(
-            ["python3", "-c", Self.opener, "swl-fd", "192.168.222.1/24"]
-                + boot.arguments(scratch), in: scratch)
+        boot.kernelWords = ["swiftlet.ip=\(subnet).2/24"]
+        boot.options = ["--net", "fd=[3],mac=\(mac)"]
+        let guest = try Guest(opener + boot.arguments(scratch), in: scratch)
         try guest.wait(for: "ready\n")
 
-        let sums = try send(1, megabytes: 4, from: "192.168.222.1", to: guest, scratch)
+        let sums = try send(1, megabytes: 4, from: "\(subnet).1", to: guest, scratch)
         try guest.finish()
 
         #expect(try guest.number("ping") == 3)
@@ -96,7 +101,6 @@ struct NetworkQueuesBootTests {
 
     @Test("a macvtap serves by its descriptor: the guest is on the wire of the interface below it")
     func macvtap() throws {
-        let scratch = try Scratch()
         let mac = "12:34:56:78:9a:be"
         try HostCommand.run(
             "sh", "-ec",
@@ -108,25 +112,9 @@ struct NetworkQueuesBootTests {
             """)
         defer { _ = try? HostCommand.run("ip", "link", "delete", "swl-mh") }
         let index = try String(contentsOfFile: "/sys/class/net/swl-mv/ifindex", encoding: .utf8)
-        var boot = Boot(
-            """
-            host=192.168.229.1
-            say ping "$(ping -c 3 -W 5 $host | grep -c 'bytes from')"
-            echo ready
-            \(Self.receivers)
-            """)
-        boot.kernelWords = ["swiftlet.ip=192.168.229.2/24"]
-        boot.options = ["--net", "fd=[3],mac=\(mac)"]
-        let guest = try Guest(
-            ["python3", "-c", Self.macvtapOpener, "/dev/tap\(index.dropLast())"]
-                + boot.arguments(scratch), in: scratch)
-        try guest.wait(for: "ready\n")
-
-        let sums = try send(1, megabytes: 4, from: "192.168.229.1", to: guest, scratch)
-        try guest.finish()
-
-        #expect(try guest.number("ping") == 3)
-        #expect(guest.all("sum") == sums)
+        try expectService(
+            ["python3", "-c", Self.macvtapOpener, "/dev/tap\(index.dropLast())"],
+            subnet: "192.168.229", mac: mac)
     }
 
     /// `ethtool -G` resets one queue after the other and sets it up with the new size.

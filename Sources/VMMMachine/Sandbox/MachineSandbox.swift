@@ -135,12 +135,14 @@ package final class MachineSandbox {
         case true where options.isHeldToFiles == false:
             reason = "the monitor was started with --landlock off"
         case true where landlockVersion == 0: reason = "this kernel has no landlock"
-        case true where isConfined && files == nil:
+        // Without a word landlock is on.
+        case true where isConfined && files == nil,
+            nil where isConfined && files == nil && landlockVersion > 0:
             reason = "the monitor confined itself for its first guest, without landlock"
         default: return try checkRules(configuration)
         }
         throw ConfigurationProblem(
-            option: "landlock_enable", value: "\(configuration.isHeldToFiles == true)",
+            option: "landlock_enable", value: "\(configuration.isHeldToFiles ?? true)",
             reason: reason)
     }
 

@@ -176,12 +176,13 @@ package struct Jail {
             try SoleThread.setStandardStreams(null)
         }
         if plan.hasOwnProcesses { try Namespaces.make(.processes) }
-        if plan.hasOwnProcesses || plan.waits && !plan.isDaemon {
+        let stays = plan.waits && !plan.isDaemon
+        if plan.hasOwnProcesses || stays {
             if plan.waits { SoleThread.holdSignals() }
-            let command = plan.waits && !plan.isDaemon ? try SoleThread.handle() : nil
+            let command = stays ? try SoleThread.handle() : nil
             if case .parent(let child) = try SoleThread.fork() {
                 try note(child)
-                return plan.waits && !plan.isDaemon ? SoleThread.wait(for: child) : 0
+                return stays ? SoleThread.wait(for: child) : 0
             }
             // The terminal goes on with the command that ended.
             if !plan.waits, !plan.isDaemon { try SoleThread.beginSession() }

@@ -109,14 +109,7 @@ struct DiskQueueTests {
         let file = FaultyFile(host, rules: [], seed: 1)
         let disk = try Disk(VHDImage.open(file), DiskOptions())
         let queue = try DiskQueue(disk, depth: 1, clock: SystemClock())
-        func code(_ request: DiskRequest) -> Int32 {
-            queue.start(request, slot: 0)
-            queue.submit()
-            while true {
-                if let completion = queue.nextCompletion() { return completion.code }
-                queue.wait()
-            }
-        }
+        func code(_ request: DiskRequest) -> Int32 { perform(request, on: queue) }
         let zeros = DiskRequest.writeZeros(offset: 0, count: 512, mayUnmap: false)
         // Makes a block that is not full when it is opened by another hand.
         #expect(code(zeros) == 0 && code(.flush) == 0)
@@ -141,9 +134,9 @@ struct DiskQueueTests {
         let disk = try Disk(image, DiskOptions())
         let queue = try DiskQueue(disk, depth: 1, clock: SystemClock())
         file.rules = [FaultRule([.write], .fail(code: ENOSPC))]
-        #expect(flush(queue) == ENOSPC)
+        #expect(perform(.flush, on: queue) == ENOSPC)
         file.rules = []
-        for _ in 0..<flushes { #expect(flush(queue) == 0) }
+        for _ in 0..<flushes { #expect(perform(.flush, on: queue) == 0) }
         #expect(disk.close() == nil)
 
         let again = try QCOW2Image(
@@ -154,8 +147,8 @@ struct DiskQueueTests {
         #expect(read == text)
     }
 
-    private func flush(_ queue: DiskQueue) -> Int32 {
-        queue.start(.flush, slot: 0)
+    private func perform(_ request: DiskRequest, on queue: DiskQueue) -> Int32 {
+        queue.start(request, slot: 0)
         queue.submit()
         while true {
             if let completion = queue.nextCompletion() { return completion.code }
