@@ -24,6 +24,12 @@ package struct ThreadRules: Sendable {
         }
     }
 
+    /// What a switch may do whose sockets listen: take clients, hand on what they send, and remove
+    /// the sockets at its end.
+    package static var frameSwitch: SystemCallRules {
+        every + loop + listener + SystemCallRules(.unlink, .lstat, .newfstatat)
+    }
+
     private var device: SystemCallRules {
         Self.every + Self.loop + SystemCallRules(ioctl: DeviceRequests.interrupts) + needs.serving
     }

@@ -270,6 +270,42 @@ struct JailTests {
         }
     }
 
+    @Test("firecracker as the program is told its id, and when its jail was begun")
+    func firecracker() throws {
+        let root = scratch("jails/firecracker-words/told/root")
+        try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
+        try HostCommand.run("cp", "/bin/busybox", root + "/busybox")
+        let script = try scratch.file("firecracker-words", "#!/busybox sh\nprintf '%s,' \"$@\"\n")
+        chmod(script, 0o755)
+        func microseconds() -> UInt64 {
+            var now = timespec()
+            clock_gettime(CLOCK_MONOTONIC, &now)
+            return UInt64(now.tv_sec) * 1_000_000 + UInt64(now.tv_nsec) / 1000
+        }
+
+        let before = microseconds()
+        let result = try HostCommand([
+            tool, "jail", "--id", "told", "--exec-file", script, "--chroot-base-dir",
+            scratch("jails"), "--uid", "1234", "--gid", "1234", "--", "--api-sock", "a socket",
+        ])
+        let after = microseconds()
+
+        #expect(result.status == 0, "\(result.errors)")
+        let words = result.output.split(separator: ",").map(String.init)
+        try #require(words.count == 10, "\(result.output)")
+        let names = [0, 1, 2, 4, 6, 8, 9].map { words[$0] }
+        #expect(
+            names == [
+                "--id", "told", "--start-time-us", "--start-time-cpu-us", "--parent-cpu-time-us",
+                "--api-sock", "a socket",
+            ])
+        #expect((before...after).contains(try #require(UInt64(words[3]))))
+        // A jail takes milliseconds of a CPU, and no more of it than passed.
+        for used in [words[5], words[7]] {
+            #expect(try #require(UInt64(used)) < after - before)
+        }
+    }
+
     /// Starts a monitor whose guest waits for ever, in the background, with these options of
     /// `swiftlet jail`; its lines of /proc/PID/cgroup.
     private func groups(of id: String, _ options: [String]) throws -> Set<String> {

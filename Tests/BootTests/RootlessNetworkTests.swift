@@ -50,11 +50,12 @@ struct RootlessNetworkTests {
         """
 
     private func startSwitch(_ words: String...) throws -> Guest {
+        let confinement = Bed.seccomp.map { ["--seccomp", $0] } ?? []
         let tool = try Guest(
             Self.asNobody + [
                 try scratch.copy(Bed.setting("SWIFTLET_TOOL")), "switch", "--socket",
                 scratch("switch"), "--stats", "--json", "-v",
-            ] + words, in: scratch)
+            ] + words + confinement, in: scratch)
         try waitUntil("the switch's socket") { scratch.exists("switch") }
         return tool
     }
@@ -152,6 +153,7 @@ struct RootlessNetworkTests {
         let status = try String(
             contentsOfFile: "/proc/\(tool.process.identifier)/status", encoding: .utf8)
         #expect(status.contains("NoNewPrivs:\t1"), "\(status)")
+        #expect(status.contains("Seccomp:\t2"), "\(status)")
         sending.type("go on\n")
         try sending.finish()
         try receiving.finish()

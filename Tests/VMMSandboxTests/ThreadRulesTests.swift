@@ -54,6 +54,21 @@ struct ThreadRulesTests {
         #expect(!allows(list, 157, [4, 1]))
     }
 
+    @Test("a switch takes clients and hands bytes on, and neither opens, connects nor starts any")
+    func frameSwitch() {
+        let list = ThreadRules.frameSwitch
+        // accept4, recvfrom, sendto, epoll_wait, close.
+        for call in [288, 45, 44, 232, 3] as [UInt32] { #expect(allows(list, call), "\(call)") }
+        // open, openat, openat2, creat, socket, connect, bind, clone, fork, execve, kill, rename,
+        // mknod, link, chmod, io_uring_setup, prctl(PR_SET_DUMPABLE), an ioctl of a tap.
+        for call in [2, 257, 437, 85, 41, 42, 49, 56, 57, 59, 62, 82, 133, 86, 90, 425] as [UInt32]
+        {
+            #expect(!allows(list, call, [1, 1, 1]), "\(call)")
+        }
+        #expect(!allows(list, 157, [4, 1]))
+        #expect(!allows(list, 16, [0, 0x4004_54ca]))
+    }
+
     /// A thread's role is written where it is made; that is what its rules are by.
     @Test("each thread of the monitor has the role of its kind")
     func roles() throws {
@@ -165,7 +180,7 @@ struct ThreadRulesTests {
             _ = chdir("/")
         }
         #expect(status == SystemCallFilter.violationStatus)
-        #expect(text.hasPrefix("swiftlet-vmm: the thread '"))
+        #expect(text.hasPrefix("swiftlet: the thread '"))
         #expect(text.hasSuffix("' made the system call chdir (80), which its sandbox forbids\n"))
     }
 

@@ -45,7 +45,7 @@ package enum SystemCallFilter {
 
     private static func reportViolation(_ number: Int32) {
         TerminalSettings.restoreAll()
-        say("swiftlet-vmm: the thread '")
+        say("swiftlet: the thread '")
         var name: InlineArray<16, UInt8> = .init(repeating: 0)
         // SAFETY: the kernel writes 16 bytes at most, a zero among them.
         unsafe withUnsafeMutableBytes(of: &name) { bytes in

@@ -15,7 +15,7 @@ package struct SandboxOptions: Sendable {
         case refuse = "errno"
 
         /// What the kernel does; nil without filters.
-        var verdict: FilterProgram.Verdict? {
+        package var verdict: FilterProgram.Verdict? {
             switch self {
             case .on: .trap
             case .off: nil

@@ -1,7 +1,11 @@
 import ArgumentParser
 import VMMBase
 import VMMHost
+import VMMMachine
 import VMMNetwork
+import VMMSandbox
+
+extension SandboxOptions.Filter: ExpressibleByArgument {}
 
 /// `swiftlet switch`: connects guests whose interfaces are `--net backend=socket,path=...`.
 struct SwitchCommand: ParsableCommand {
@@ -31,6 +35,9 @@ struct SwitchCommand: ParsableCommand {
     @Flag(name: .shortAndLong, help: "Tell on standard error when ports come and go.")
     var verbose = false
 
+    @Option(help: "What becomes of system calls that a switch has no business with.")
+    var seccomp = SandboxOptions.Filter.on
+
     func run() throws {
         let signals = try ProcessSignals([
             ProcessSignals.interrupt, ProcessSignals.terminate, ProcessSignals.hangUp,
@@ -47,10 +54,7 @@ struct SwitchCommand: ParsableCommand {
             // All guests of a large set may come at once.
             try frames.add(UnixListener(path: path, backlog: 128))
         }
-        // Frames of all guests come in here.
-        try Privileges.forbidNew()
-        try Privileges.drop()
-        Privileges.hideMemory()
+        try confine()
         try loop.add(signals.descriptor, [.readable]) {
             while let signal = signals.next() {
                 if signal == ProcessSignals.report { report(frames) } else { loop.stop() }
@@ -58,6 +62,28 @@ struct SwitchCommand: ParsableCommand {
         }
         try loop.run()
         if stats { report(frames) }
+    }
+
+    /// Frames of all guests come in from here on: who got into the switch by one would find no
+    /// file but its sockets, and may neither make nor connect any.
+    private func confine() throws {
+        Privileges.hideMemory()
+        var files: LandlockRules?
+        if LandlockRules.version > 0 {
+            let rules = try LandlockRules(version: LandlockRules.version)
+            for folder in socket.map({ SandboxFile.socket($0) }) {
+                try rules.allow(folder.path, folder.access)
+            }
+            files = rules
+        }
+        if seccomp == .on { SystemCallFilter.reportViolations() }
+        let program = seccomp.verdict.map { verdict in
+            { @Sendable (_: ThreadRole) in
+                FilterProgram(ThreadRules.frameSwitch, otherwise: verdict).code
+            }
+        }
+        try Confinement(program: program, nothing: nil, keeping: [])
+            .confineControl(files: files)
     }
 
     private func report(_ frames: FrameSwitch) {
