@@ -181,8 +181,15 @@ package final class VHDXImage: MappedImage {
         // A bit for each 1 MiB of the file: at most 16 MiB of them.
         let unit = VHDXLayout.alignment
         var used = [UInt8](repeating: 0, count: Int(fileEnd / unit / 8) + 1)
-        for block in 0..<layout.blockCount {
+        var next: UInt64 = 0
+        while next < layout.blockCount {
+            let block = next
+            next += 1
             do throws(ImageError) {
+                if let other = try blockBehindEmptyPage(block) {
+                    next = other
+                    continue
+                }
                 guard let start = try start(of: block) else { continue }
                 result.allocatedUnits += 1
                 var overlaps = false
@@ -200,6 +207,17 @@ package final class VHDXImage: MappedImage {
             }
         }
         return result
+    }
+
+    /// Where to go on if the page of the table that begins with this block's entry has zeros only,
+    /// "not present": a small file may have the table of 64 TiB.
+    private func blockBehindEmptyPage(_ block: UInt64) throws(ImageError) -> UInt64? {
+        let (page, index) = try table.page(at: layout.entryPosition(block))
+        guard index < 2 * Int(VHDXLayout.entryByteCount), page.allSatisfy({ $0 == 0 }) else {
+            return nil
+        }
+        return layout.firstBlock(
+            from: layout.entryPosition(block) - UInt64(index) + UInt64(page.count))
     }
 
     /// Leaves a log that nobody has to replay.

@@ -27,6 +27,13 @@ struct VHDXLayout {
         (block + block / chunkRatio) * Self.entryByteCount
     }
 
+    /// The first block whose entry stands at `position` or behind it. The last entry of each chunk
+    /// is no block's.
+    func firstBlock(from position: UInt64) -> UInt64 {
+        let entry = position / Self.entryByteCount
+        return entry - entry / (chunkRatio + 1)
+    }
+
     init(diskByteCount: UInt64, blockByteCount: UInt64, logicalSectorByteCount: UInt64)
         throws(ImageError)
     {
